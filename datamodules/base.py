@@ -1,0 +1,205 @@
+"""The datamodule that all data sets share: loaders, order, bad samples, and flattening on the device.
+
+The data's way: `Split.load` makes one compact sample -> `CompactBatches` stacks the samples of a step (in a worker) ->
+the batch is moved to the device -> `datamodule.flatten` turns it into a Batch of byte arrays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.byte_array import Batch, DataSpec
+from datamodules.errors import BadSampleError, UserError
+from datamodules.flatten import Flatten
+from datamodules.order import OrderedBatches, SampleRef, sample_generator
+
+log = logging.getLogger(__name__)
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+
+
+class Split(ABC):
+    """One split of a data set. `keys` names its samples, in a fixed order."""
+
+    keys: Sequence[str]
+
+    @abstractmethod
+    def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """One compact sample: a tensor for every modality, and `target`. All randomness comes from `generator`.
+
+        Raises BadSampleError if the sample cannot be decoded.
+        """
+
+
+@dataclass
+class TensorSplit(Split):
+    """A split that lies in memory: every tensor has one row per key."""
+
+    keys: Sequence[str]
+    tensors: dict[str, Tensor]
+
+    def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return {name: tensor[index] for name, tensor in self.tensors.items()}
+
+
+class CompactBatches(Dataset):
+    """Indexed by the list of SampleRef of one step, gives one compact batch: stacked tensors, `key`, `weight`, and `bad`,
+    the reasons of samples that could not be decoded; those have weight 0 and repeat a good sample's tensors."""
+
+    def __init__(self, split: Split, seed: int, on_bad_sample: Literal["raise", "skip"]) -> None:
+        self.split, self.seed, self.on_bad_sample = split, seed, on_bad_sample
+
+    def __len__(self) -> int:
+        return len(self.split.keys)
+
+    def __getitem__(self, refs: list[SampleRef]) -> dict:
+        keys = [self.split.keys[ref.index] for ref in refs]
+        weight = torch.tensor([float(ref.real) for ref in refs])
+        samples, bad = [], []
+        for place, (ref, key) in enumerate(zip(refs, keys, strict=True)):
+            if not ref.real and samples:  # padding: any sample has the right shape
+                samples.append(samples[-1])
+                continue
+            try:
+                samples.append(self.split.load(ref.index, sample_generator(self.seed, ref.epoch, key)))
+            except BadSampleError as error:
+                if self.on_bad_sample == "raise":
+                    raise
+                samples.append(None)
+                weight[place] = 0
+                bad.append(f"{key}: {error}")
+        good = next((sample for sample in samples if sample is not None), None)
+        if good is None:
+            raise UserError(f"no sample of a whole batch could be decoded; the first: {bad[0]}")
+        rows = [good if sample is None else sample for sample in samples]
+        stacked = {name: torch.stack([row[name] for row in rows]) for name in good}
+        return {**stacked, "key": keys, "weight": weight, "bad": bad}
+
+
+class ByteArrayDataModule(L.LightningDataModule, ABC):
+    """Base of all data sets.
+
+    A subclass sets `spec` and `flatten` in its constructor, reading no data, and gives `make_split`; `prepare_data`, where
+    it writes or checks files.
+
+    batch_size: samples of one step on all ranks together.
+    num_workers: worker processes per rank; 0 is best for data that lie in memory.
+    seed: of the order and of the randomness inside samples.
+    on_bad_sample: `raise` stops at a sample that cannot be decoded; `skip` counts and logs it and goes on, until their
+        share passes max_bad_share.
+    """
+
+    spec: DataSpec
+    flatten: Flatten
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        on_bad_sample: Literal["raise", "skip"] = "raise",
+        max_bad_share: float = 0.01,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.on_bad_sample, self.max_bad_share = on_bad_sample, max_bad_share
+        self.bad_samples: list[str] = []
+        self.samples_seen = 0
+        self.test_split: SplitName = "test"  # what `test_dataloader` gives
+        self._splits: dict[str, Split] = {}
+        self._resume: dict | None = None
+
+    @abstractmethod
+    def make_split(self, name: SplitName) -> Split:
+        """Open one split. Raises UserError naming the folder and the command that fills it where data are missing."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """A hash of the bytes of all splits; equal data have equal fingerprints."""
+
+    def split(self, name: SplitName) -> Split:
+        """One split, opened at first use."""
+        if name not in self._splits:
+            self._splits[name] = self.make_split(name)
+        return self._splits[name]
+
+    def describe(self) -> dict:
+        """What a run records of its data: fingerprint, and size and membership of every split."""
+        splits = {}
+        for name in SPLITS:
+            keys = self.split(name).keys
+            digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()
+            splits[name] = {"samples": len(keys), "keys_sha256": digest}
+        return {"dataset": type(self).__name__, "fingerprint": self.fingerprint(), "splits": splits}
+
+    def loader(self, name: SplitName, training: bool = False) -> DataLoader:
+        """Compact batches of one split; pass each to `flatten`. With training=True shuffled, see OrderedBatches."""
+        split = self.split(name)
+        order = OrderedBatches(len(split.keys), self.batch_size, self.seed, training)
+        if training and self._resume is not None:
+            order.resume(**self._resume)
+            self._resume = None
+        return DataLoader(
+            CompactBatches(split, self.seed, self.on_bad_sample),
+            batch_size=None,
+            sampler=order,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the splits that the stage needs, so that missing data show before a model is built or trained."""
+        needed: dict[str | None, tuple[SplitName, ...]] = {
+            "fit": ("train", "val"),
+            "validate": ("val",),
+            "test": (self.test_split,),
+        }
+        for name in needed.get(stage, SPLITS):
+            self.split(name)
+
+    def train_dataloader(self) -> DataLoader:
+        return self.loader("train", training=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return self.loader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        return self.loader(self.test_split)
+
+    def on_after_batch_transfer(self, batch: dict, dataloader_idx: int) -> Batch:
+        self._count_bad(batch)
+        return self.flatten(batch)
+
+    def _count_bad(self, compact: dict) -> None:
+        self.samples_seen += len(compact["key"])
+        for reason in compact["bad"]:
+            log.warning("skipped %s", reason)
+            self.bad_samples.append(reason)
+        # the share means something only once some hundred samples were seen
+        if self.bad_samples and len(self.bad_samples) > self.max_bad_share * max(self.samples_seen, 100):
+            raise UserError(
+                f"{len(self.bad_samples)} of {self.samples_seen} samples could not be decoded, more than "
+                f"max_bad_share {self.max_bad_share}; the last: {self.bad_samples[-1]}"
+            )
+
+    def state_dict(self) -> dict:
+        """For checkpoints: what the data are, and how far the epoch has come."""
+        state: dict = {"spec": self.spec.to_dict()}
+        if self.trainer is not None:
+            done = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
+            state["progress"] = {"epoch": self.trainer.current_epoch, "steps_done": done}
+        return state
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self._resume = state_dict.get("progress")

@@ -1,0 +1,99 @@
+"""Composes the dialpad clips: a handwritten digit moving over a small frame while the DTMF tone of a digit sounds.
+
+The digit that is seen and the digit that is heard are drawn apart, so each modality carries labels that the other cannot
+give. Digits come from scikit-learn; those of the test split are never seen in training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datamodules.images import digit_split, load_digit_images
+from datamodules.media import encode_clip
+from datamodules.order import hashed_seed
+from datamodules.progress import track
+from datamodules.shards import write_manifest, write_shard
+
+FRAMES, FPS, SIDE, RATE = 32, 25, 32, 8000
+SAMPLES = RATE * FRAMES // FPS  # 1.28 s, as in AudioSet's recipe
+CLASSES = tuple(f"see {d}" for d in range(10)) + tuple(f"hear {d}" for d in range(10))
+CLIPS_PER_SHARD = 500
+# Rows and columns of a telephone's keypad: frequencies in Hz (ITU-T Q.23)
+ROWS, COLUMNS = (697, 770, 852, 941), (1209, 1336, 1477)
+KEYPAD = {1: (0, 0), 2: (0, 1), 3: (0, 2), 4: (1, 0), 5: (1, 1), 6: (1, 2), 7: (2, 0), 8: (2, 1), 9: (2, 2), 0: (3, 1)}
+
+
+def moving_digit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Frames (T, S, S, 3) uint8 of a digit image (8, 8) that crosses a noisy frame and bounces off its borders."""
+    big = torch.nn.functional.interpolate(
+        torch.from_numpy(image).float()[None, None], size=(16, 16), mode="bilinear", align_corners=False
+    )[0, 0].numpy()
+    room = SIDE - len(big)
+    times = np.arange(FRAMES)[:, None]
+    path = rng.uniform(0, 2 * room, 2) + times * rng.uniform(-0.6, 0.6, 2)
+    corners = np.abs((path % (2 * room)) - room).round().astype(int)  # a triangle wave from 0 to room
+    colour = rng.uniform(0.6, 1.0, 3)
+    noise = 30 + 20 * rng.standard_normal((FRAMES, SIDE, SIDE, 1), np.float32)
+    frames = np.repeat(noise, 3, axis=-1)  # grey, since the codec halves the resolution of colour
+    for frame, (row, column) in zip(frames, corners, strict=True):
+        frame[row : row + len(big), column : column + len(big)] += big[..., None] * colour
+    return frames.clip(0, 255).astype(np.uint8)
+
+
+def tone(digit: int, rng: np.random.Generator) -> np.ndarray:
+    """A sound (S,) int16: the two frequencies of a digit's key for 0.4 to 0.9 s somewhere in noise."""
+    row, column = KEYPAD[digit]
+    time = np.arange(SAMPLES) / RATE
+    length = rng.uniform(0.4, 0.9)
+    begin = rng.uniform(0, SAMPLES / RATE - length)
+    phases = rng.uniform(0, 2 * math.pi, 2)
+    wave = np.sin(2 * math.pi * ROWS[row] * time + phases[0]) + np.sin(2 * math.pi * COLUMNS[column] * time + phases[1])
+    wave *= (time >= begin) & (time < begin + length)
+    sound = rng.uniform(0.1, 0.3) * wave + rng.normal(0, 0.05, SAMPLES)
+    return (sound.clip(-1, 1) * 32767).astype(np.int16)
+
+
+def compose_clips(split: str, numbers: range, seed: int) -> Iterator[dict]:
+    """The samples of one shard, in the webdataset convention."""
+    images, labels = load_digit_images()
+    rows = torch.tensor(digit_split(split))  # type: ignore[arg-type]
+    for number in numbers:
+        rng = np.random.default_rng(hashed_seed("dialpad", seed, split, number))
+        seen, heard = int(rng.integers(10)), int(rng.integers(10))
+        image = images[rng.choice(rows[labels[rows] == seen].numpy())].numpy()
+        clip = encode_clip(moving_digit(image, rng), FPS, tone(heard, rng), RATE)
+        yield {
+            "__key__": f"{split}-{number:06d}",
+            "mp4": clip,
+            "json": {"labels": [seen, 10 + heard], "seconds": FRAMES / FPS},
+        }
+
+
+def compose_shard(job: tuple[str, range], folder: Path, seed: int) -> tuple[str, dict]:
+    split, numbers = job
+    path = folder / f"{split}-{numbers.start // CLIPS_PER_SHARD:06d}.tar"
+    return split, write_shard(path, compose_clips(split, numbers, seed))
+
+
+def compose(folder: Path, clips: Sequence[int], seed: int = 0, workers: int = 2) -> None:
+    """Write the shards of train, val and test with `clips` clips each, and the manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (split, range(start, min(start + CLIPS_PER_SHARD, count)))
+        for split, count in zip(("train", "val", "test"), clips, strict=True)
+        for start in range(0, count, CLIPS_PER_SHARD)
+    ]
+    splits: dict[str, list[dict]] = {"train": [], "val": [], "test": []}
+    # one thread per worker: torch's thread pool does not survive a fork
+    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        shards = pool.map(partial(compose_shard, folder=folder, seed=seed), jobs)
+        for split, shard in track(shards, f"composing dialpad clips in {folder}", total=len(jobs), unit="shards"):
+            splits[split].append(shard)
+    write_manifest(folder, "dialpad", {"clips": list(clips), "seed": seed}, splits)

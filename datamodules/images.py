@@ -1,0 +1,138 @@
+"""Image data sets: digits (scikit-learn) and Fashion-MNIST."""
+
+import gzip
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.base import ByteArrayDataModule, Split, SplitName, TensorSplit
+from datamodules.byte_array import DataSpec
+from datamodules.errors import UserError
+from datamodules.flatten import Flatten, GridModality
+from datamodules.order import epoch_order
+
+FASHION_CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+FASHION_FILES = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+
+def load_digit_images() -> tuple[Tensor, Tensor]:
+    """scikit-learn's 1,797 handwritten digits: images (1797, 8, 8) uint8 from 0 to 255, labels (1797,)."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    pixels = torch.from_numpy(images).reshape(-1, 8, 8) * (255 / 16)
+    return pixels.round().to(torch.uint8), torch.from_numpy(labels).long()
+
+
+def digit_split(name: SplitName) -> list[int]:
+    """Row numbers of a split of `load_digit_images`: 1,197 train, 300 val, 300 test, drawn once for all runs."""
+    order = epoch_order(1797, seed=0, epoch=0)
+    return sorted({"train": order[600:], "val": order[300:600], "test": order[:300]}[name])
+
+
+class Digits(ByteArrayDataModule):
+    """scikit-learn's handwritten digits, 8x8 pixels, 10 classes: 64 elements of one channel. Needs no files.
+
+    bands: frequencies per axis of the Fourier features.
+    """
+
+    def __init__(self, bands: int = 4, batch_size: int = 64, num_workers: int = 0, seed: int = 0) -> None:
+        super().__init__(batch_size, num_workers, seed)
+        image = GridModality((8, 8), channels=1, bands=bands, mean=78.0, std=96.0)
+        self.flatten = Flatten({"image": image})
+        self.spec = DataSpec({"image": image.spec}, "single_label", tuple("0123456789"))
+
+    def make_split(self, name: SplitName) -> Split:
+        images, labels = load_digit_images()
+        rows = digit_split(name)
+        return TensorSplit([f"digits/{row:04d}" for row in rows], {"image": images[rows], "target": labels[rows]})
+
+    def fingerprint(self) -> str:
+        images, labels = load_digit_images()
+        return hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+
+
+def read_idx(path: Path) -> Tensor:
+    """An IDX file of unsigned bytes, gzipped or not, to a uint8 tensor of its shape."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as file:
+            content = file.read()
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} is broken ({error}): delete it and prepare it again") from error
+    if content[:3] != b"\x00\x00\x08":
+        raise UserError(f"{path} is not an IDX file of unsigned bytes: delete it and prepare it again")
+    shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
+    start = 4 + 4 * content[3]
+    if len(content) - start != shape.prod(dtype=int):
+        raise UserError(f"{path} is cut short ({len(content) - start} of {shape.prod()} bytes): prepare it again")
+    return torch.from_numpy(np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy())
+
+
+def find_fashion_files(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """The four Fashion-MNIST files in a folder, or in the one that torchvision makes inside it; {} if any is missing."""
+    for place in (folder, folder / "FashionMNIST" / "raw"):
+        found = {split: tuple(existing(place / name) for name in names) for split, names in FASHION_FILES.items()}
+        if all(path is not None for paths in found.values() for path in paths):
+            return found
+    return {}
+
+
+def existing(path: Path) -> Path | None:
+    """The file itself or its gzipped form, whichever is there."""
+    return next((p for p in (path, path.with_name(path.name + ".gz")) if p.is_file()), None)
+
+
+class FashionMNIST(ByteArrayDataModule):
+    """Fashion-MNIST, 28x28 pixels, 10 classes: 784 elements of one channel; 55,000 train, 5,000 held out of the training
+    images for choosing (val), 10,000 test.
+
+    data_dir: a folder with the four IDX files, gzipped or not, or with torchvision's download.
+    bands: frequencies per axis of the Fourier features.
+    """
+
+    def __init__(
+        self,
+        data_dir: str = "data/fashion_mnist",
+        bands: int = 16,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, num_workers, seed)
+        self.data_dir = Path(data_dir)
+        image = GridModality((28, 28), channels=1, bands=bands, mean=72.9, std=90.0)
+        self.flatten = Flatten({"image": image})
+        self.spec = DataSpec({"image": image.spec}, "single_label", FASHION_CLASSES)
+
+    def files(self) -> dict[str, tuple[Path, Path]]:
+        found = find_fashion_files(self.data_dir)
+        if not found:
+            raise UserError(
+                f"Fashion-MNIST is not in {self.data_dir}: run `python -m datamodules.prepare fashion_mnist "
+                f"--out {self.data_dir}`, or set --data.data_dir to a folder that has its four IDX files"
+            )
+        return found
+
+    def make_split(self, name: SplitName) -> Split:
+        images, labels = map(read_idx, self.files()["test" if name == "test" else "train"])
+        rows = list(range(len(images)))
+        if name != "test":
+            order = epoch_order(len(images), seed=0, epoch=0)
+            rows = sorted(order[5000:] if name == "train" else order[:5000])
+        stem = "test" if name == "test" else "train"
+        keys = [f"{stem}/{row:05d}" for row in rows]
+        return TensorSplit(keys, {"image": images[rows], "target": labels[rows].long()})
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for paths in self.files().values():
+            for path in paths:
+                digest.update(read_idx(path).numpy().tobytes())  # of the content, gzipped or not
+        return digest.hexdigest()

@@ -1,0 +1,34 @@
+"""Where an element stands: coordinates on [-1, 1] and their Fourier features (Perceiver, section 3.2 and appendix D)."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def grid_coordinates(grid: Sequence[int]) -> Tensor:
+    """Coordinates of every cell of a grid, row-major: (M, len(grid)) float64, each axis from -1 to 1 with both ends."""
+    axes = [torch.linspace(-1, 1, length, dtype=torch.float64) for length in grid]
+    return torch.stack([axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij")], dim=-1)
+
+
+def fourier_features(coordinates: Tensor, bands: int, max_frequency: Sequence[float] | float) -> Tensor:
+    """Coordinates (..., d) to features (..., d * (2 * bands + 1)).
+
+    Each axis has `bands` frequencies f spaced evenly from 1 to max_frequency / 2, half the sampling rate when
+    max_frequency is the number of samples along the axis. Channels: the coordinates, then sin(f pi x) axis by axis, then
+    cos(f pi x) axis by axis, as in the paper's released code.
+    """
+    d = coordinates.shape[-1]
+    rates = [max_frequency] * d if isinstance(max_frequency, int | float) else list(max_frequency)
+    if len(rates) != d:
+        raise ValueError(f"max_frequency has {len(rates)} entries for {d} axes")
+    frequencies = torch.stack([torch.linspace(1, rate / 2, bands, dtype=torch.float64) for rate in rates])
+    angles = math.pi * coordinates[..., None] * frequencies.to(coordinates)
+    return torch.cat([coordinates, angles.sin().flatten(-2), angles.cos().flatten(-2)], dim=-1)
+
+
+def fourier_channels(axes: int, bands: int) -> int:
+    """Number of channels that `fourier_features` gives for this many axes."""
+    return axes * (2 * bands + 1)

@@ -1,0 +1,82 @@
+"""The two attention blocks of the Perceiver: latents reading bytes, and latents reading each other."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class MLP(nn.Module):
+    """LayerNorm, linear, GELU, linear: what follows every attend (Perceiver, appendix E)."""
+
+    def __init__(self, dim: int, widening: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.up = nn.Linear(dim, widening * dim)
+        self.down = nn.Linear(widening * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down(F.gelu(self.up(self.norm(x))))
+
+
+def normalise(elements: Tensor, eps: float = 1e-5) -> Tensor:
+    """LayerNorm without its affine map: what all cross-attends of a network share of the byte array."""
+    return F.layer_norm(elements, elements.shape[-1:], eps=eps)
+
+
+class CrossAttend(nn.Module):
+    """Latents (B, N, D) read a byte array (B, M, C); Q, K and V are as wide as the byte array (Perceiver, section 3.2).
+
+    K and V of all M elements are never made. Elements are read by linear maps after one LayerNorm, x = g x^ + b, and
+    latents are few (N << M), so the maps move to the latents' side, with the same result:
+        score of latent n and element m:  q_n . (Wk x_m + bk) = (g Wk' q_n) . x^_m + a term that softmax drops
+        what latent n reads:              sum_m p_nm (Wv x_m + bv) = Wv (g sum_m p_nm x^_m + b) + bv
+    """
+
+    def __init__(self, latent_dim: int, input_dim: int, heads: int, widening: int) -> None:
+        super().__init__()
+        self.heads = heads
+        width = input_dim - input_dim % heads  # each head equally wide
+        self.norm_latents = nn.LayerNorm(latent_dim)
+        self.norm_inputs = nn.LayerNorm(input_dim)
+        self.query = nn.Linear(latent_dim, width)
+        self.key = nn.Linear(input_dim, width)
+        self.value = nn.Linear(input_dim, width)
+        self.out = nn.Linear(width, latent_dim)
+        self.mlp = MLP(latent_dim, widening)
+
+    def forward(self, latents: Tensor, normalised: Tensor, mask: Tensor | None = None) -> Tensor:
+        """normalised: (B, M, C), what `normalise` gives. mask: (B, M), True where an element may be read."""
+        gain, bias = self.norm_inputs.weight, self.norm_inputs.bias
+        heads = (self.heads, -1)
+        query = self.query(self.norm_latents(latents)).unflatten(-1, heads)  # (B, N, h, d)
+        key_map = self.key.weight.unflatten(0, heads)  # (h, d, C)
+        value_map = self.value.weight.unflatten(0, heads)
+        asked = torch.einsum("bnhd,hdc->bhnc", query, key_map) * gain
+        elements = normalised[:, None]  # all heads read the same elements
+        may_read = None if mask is None else mask[:, None, None, :]
+        read = F.scaled_dot_product_attention(
+            asked, elements, elements, attn_mask=may_read, scale=query.shape[-1] ** -0.5
+        )
+        values = torch.einsum("bhnc,hdc->bnhd", read * gain + bias, value_map).flatten(2) + self.value.bias
+        latents = latents + self.out(values)
+        return latents + self.mlp(latents)
+
+
+class SelfAttend(nn.Module):
+    """Latents (B, N, D) read each other: one block of the latent transformer (Perceiver, section 3.2)."""
+
+    def __init__(self, dim: int, heads: int, widening: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.query_key_value = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.mlp = MLP(dim, widening)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        split = self.query_key_value(self.norm(latents)).unflatten(-1, (3, self.heads, -1))
+        query, key, value = split.permute(2, 0, 3, 1, 4)  # each (B, h, N, d)
+        read = F.scaled_dot_product_attention(query, key, value)
+        latents = latents + self.out(read.transpose(1, 2).flatten(2))
+        return latents + self.mlp(latents)
+

@@ -1,0 +1,118 @@
+"""The papers' baselines, made of timm's models."""
+
+from __future__ import annotations
+
+import math
+
+import timm
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
+
+# Pixels of the receptive field of a ResNet's first convolution, 7 x 7 (Perceiver, table 2)
+RESNET_STEM_PIXELS = 49
+
+
+class ResNet(nn.Module):
+    """A ResNet of timm on one modality with a 2-D grid, on its channels or on channels and positions.
+
+    name: timm's name, such as resnet18 or resnet50.
+    positions: give the positional features to the network as further channels (`RGB + FF` in the paper's table 1).
+    """
+
+    def __init__(self, data_spec: DataSpec, name: str = "resnet50", positions: bool = False) -> None:
+        super().__init__()
+        self.modality, spec = one_image("ResNet", data_spec)
+        self.positions = positions
+        channels = spec.channels + (spec.position_channels if positions else 0)
+        if not name.startswith("resnet") or not timm.is_model(name):
+            raise UserError(f"ResNet name {name!r} is not one of timm's: choose from {timm.list_models('resnet*d', '')}")
+        self.network = timm.create_model(name, in_chans=channels, num_classes=0, global_pool="")
+        self.num_features = self.network.num_features
+
+    def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
+        """One image byte array to the last feature map, flattened: (B, h * w, D)."""
+        return self.network(unflatten(inputs[self.modality], self.positions)).flatten(2).transpose(1, 2)
+
+    def receptive_field(self) -> int:
+        """Pixels that the first layer's units can see."""
+        return RESNET_STEM_PIXELS
+
+
+class Transformer(nn.Module):
+    """A transformer on all elements of all modalities (Perceiver, section 4.1: on ImageNet down-sampled to 64x64).
+
+    dim, depth, heads: of timm's transformer blocks.
+    max_side: 2-D grids longer than this are averaged down to it.
+    """
+
+    def __init__(
+        self, data_spec: DataSpec, dim: int = 512, depth: int = 8, heads: int = 8, max_side: int | None = 64
+    ) -> None:
+        super().__init__()
+        self.num_features = dim
+        self.max_side = max_side
+        self.embed = nn.ModuleDict(
+            {name: nn.Linear(m.channels + m.position_channels, dim) for name, m in data_spec.modalities.items()}
+        )
+        self.blocks = nn.ModuleList(Block(dim, heads, qkv_bias=True) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+        sides = [shrunk(m.grid, max_side) for m in data_spec.modalities.values() if m.grid]
+        sets = [m.elements for m in data_spec.modalities.values() if not m.grid]
+        self.elements = sum(map(math.prod, sides)) + sum(sets)
+
+    def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
+        """Byte arrays to features of all their elements: (B, M, D)."""
+        x = torch.cat([embed(self.shrink(inputs[name]).concat()) for name, embed in self.embed.items()], dim=1)
+        masks = [inputs[name].mask for name in self.embed]
+        keep = None
+        if any(mask is not None for mask in masks):
+            sizes = [inputs[name].values.shape[:2] for name in self.embed]
+            real = [x.new_ones(s, dtype=torch.bool) if m is None else m for m, s in zip(masks, sizes, strict=True)]
+            keep = torch.cat(real, dim=1)[:, None, None, :]
+        for block in self.blocks:
+            x = block(x, attn_mask=keep)
+        return self.norm(x)
+
+    def shrink(self, byte_array: ByteArray) -> ByteArray:
+        """A 2-D grid down-sampled to max_side; its positions with it."""
+        grid = byte_array.grid
+        if grid is None or shrunk(grid, self.max_side) == grid:
+            return byte_array
+        small = shrunk(grid, self.max_side)
+
+        def down(x: Tensor) -> Tensor:
+            picture = x.transpose(-1, -2).unflatten(-1, grid)
+            return F.adaptive_avg_pool2d(picture, small).flatten(-2).transpose(-1, -2)
+
+        return ByteArray(down(byte_array.values), down(byte_array.positions), small)
+
+    def receptive_field(self) -> int:
+        """Elements that the first layer's units can see: all that are left after down-sampling."""
+        return self.elements
+
+
+def shrunk(grid: tuple[int, ...], max_side: int | None) -> tuple[int, ...]:
+    return grid if max_side is None or len(grid) != 2 else tuple(min(length, max_side) for length in grid)
+
+
+def one_image(backbone: str, data_spec: DataSpec) -> tuple[str, ModalitySpec]:
+    """The name and spec of the only modality, which must be a 2-D grid."""
+    modalities = list(data_spec.modalities.items())
+    if len(modalities) != 1 or modalities[0][1].grid is None or len(modalities[0][1].grid) != 2:
+        raise UserError(
+            f"{backbone} takes one modality on a 2-D grid, the data have "
+            f"{ {name: m.grid for name, m in modalities} }: use Perceiver, LambdaNet or Transformer"
+        )
+    return modalities[0]
+
+
+def unflatten(byte_array: ByteArray, positions: bool) -> Tensor:
+    """A byte array on a 2-D grid to a picture (B, C, H, W), with the positional features as further channels if asked."""
+    elements = byte_array.concat() if positions else byte_array.values
+    if byte_array.grid is None:
+        raise UserError("this backbone needs the grid of the byte array, but its elements were permuted")
+    return elements.transpose(1, 2).unflatten(2, byte_array.grid)

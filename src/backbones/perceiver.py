@@ -1,0 +1,137 @@
+"""The iterative Perceiver (Jaegle et al. 2021, arXiv 2103.03206)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from datamodules import ByteArray, DataSpec, UserError
+from src.backbones.attention import CrossAttend, SelfAttend, normalise
+
+LEARNED_POSITION_CHANNELS = 128  # appendix D
+MODALITY_CHANNELS = 4  # of the learned modality vector on the widest modality, as AudioSet's video has (section 4.2)
+
+
+class Perceiver(nn.Module):
+    """Latents that read a byte array again and again, with a latent transformer after each read.
+
+    num_latents, latent_dim: N and D of the latent array.
+    cross_attends: iterations, each one cross-attend and one latent transformer.
+    self_attends_per_block: self-attends of a latent transformer.
+    cross_heads, self_heads: attention heads.
+    widening: hidden width of the MLPs over their input width.
+    cross_weights, latent_weights: the number of the weight set that each iteration uses. [0, 1, 1, 1] is the paper's
+        sharing of cross-attends, [0, 0, 0, 0] of latent transformers, [0, 1, 2, 3] shares nothing. The paper's sharing
+        if left out.
+    positions: `fourier` takes those of the byte array, `learned` puts 128 learned channels per element in their place.
+    modality_dropout: for each modality the share of training examples for which it is hidden.
+    """
+
+    def __init__(
+        self,
+        data_spec: DataSpec,
+        num_latents: int = 512,
+        latent_dim: int = 1024,
+        cross_attends: int = 8,
+        self_attends_per_block: int = 6,
+        cross_heads: int = 1,
+        self_heads: int = 8,
+        widening: int = 1,
+        cross_weights: Sequence[int] | None = None,
+        latent_weights: Sequence[int] | None = None,
+        positions: Literal["fourier", "learned"] = "fourier",
+        modality_dropout: dict[str, float] | None = None,
+    ) -> None:
+        super().__init__()
+        if latent_dim % self_heads:
+            raise UserError(f"latent_dim {latent_dim} does not divide by self_heads {self_heads}: change one")
+        self.num_features = latent_dim
+        self.cross_weights = weight_sets("cross_weights", cross_weights, [0] + [1] * (cross_attends - 1))
+        self.latent_weights = weight_sets("latent_weights", latent_weights, [0] * cross_attends)
+        self.modality_dropout = modality_dropout or {}
+        unknown = set(self.modality_dropout) - set(data_spec.modalities)
+        if unknown:
+            raise UserError(f"modality_dropout names {sorted(unknown)}, the data have {list(data_spec.modalities)}")
+        self.positions = nn.ParameterDict()
+        widths = {}
+        for name, modality in data_spec.modalities.items():
+            widths[name] = modality.channels + modality.position_channels
+            if positions == "learned":
+                self.positions[name] = truncated_normal(modality.elements, LEARNED_POSITION_CHANNELS)
+                widths[name] = modality.channels + LEARNED_POSITION_CHANNELS
+        several = len(widths) > 1
+        input_dim = max(widths.values()) + (MODALITY_CHANNELS if several else 0)
+        self.modality_vectors = nn.ParameterDict(
+            {name: truncated_normal(input_dim - width) for name, width in widths.items()} if several else {}
+        )
+        self.latents = truncated_normal(num_latents, latent_dim)
+        self.cross = nn.ModuleList(
+            CrossAttend(latent_dim, input_dim, cross_heads, widening) for _ in range(max(self.cross_weights) + 1)
+        )
+        self.transformers = nn.ModuleList(
+            nn.ModuleList(SelfAttend(latent_dim, self_heads, widening) for _ in range(self_attends_per_block))
+            for _ in range(max(self.latent_weights) + 1)
+        )
+        self.elements = sum(modality.elements for modality in data_spec.modalities.values())
+
+    def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
+        """Byte arrays of the data spec's modalities to latents (B, N, D)."""
+        elements, mask = self.join(inputs)
+        elements = normalise(elements)
+        latents = self.latents.expand(len(elements), -1, -1)
+        for cross_set, latent_set in zip(self.cross_weights, self.latent_weights, strict=True):
+            latents = self.cross[cross_set](latents, elements, mask)
+            for self_attend in self.transformers[latent_set]:
+                latents = self_attend(latents)
+        return latents
+
+    def join(self, inputs: dict[str, ByteArray]) -> tuple[Tensor, Tensor | None]:
+        """All modalities along M, each padded to one width with its learned modality vector (section 4.2): the elements
+        (B, M, C) and which of them are real (B, M), None if all are."""
+        parts, masks = [], []
+        for name, byte_array in inputs.items():
+            if name in self.positions:
+                values, positions = byte_array.values, self.positions[name]
+                part = torch.cat([values, positions.expand(len(values), -1, -1)], dim=-1)
+            else:
+                part = byte_array.concat()
+            if name in self.modality_vectors:
+                vector = self.modality_vectors[name].to(part.dtype)
+                part = torch.cat([part, vector.expand(*part.shape[:2], -1)], dim=-1)
+            parts.append(part)
+            masks.append(self.mask_of(name, byte_array))
+        if all(mask is None for mask in masks):
+            return torch.cat(parts, dim=1), None
+        full = [p.new_ones(p.shape[:2], dtype=torch.bool) if m is None else m for p, m in zip(parts, masks, strict=True)]
+        return torch.cat(parts, dim=1), torch.cat(full, dim=1)
+
+    def mask_of(self, name: str, byte_array: ByteArray) -> Tensor | None:
+        """The byte array's mask, with modality dropout while training."""
+        share = self.modality_dropout.get(name, 0.0)
+        if not self.training or share == 0:
+            return byte_array.mask
+        batch, elements = byte_array.values.shape[:2]
+        kept = (torch.rand(batch, 1, device=byte_array.values.device) >= share).expand(batch, elements)
+        return kept if byte_array.mask is None else kept & byte_array.mask
+
+    def receptive_field(self) -> int:
+        """Elements that the first layer's units can see: all (table 2)."""
+        return self.elements
+
+
+def truncated_normal(*shape: int) -> nn.Parameter:
+    """Learned arrays start from a truncated normal, standard deviation 0.02, cut at 2 (appendix)."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02, a=-2.0, b=2.0))
+
+
+def weight_sets(option: str, chosen: Sequence[int] | None, default: list[int]) -> list[int]:
+    """Weight-set numbers, checked: one per iteration, and every number up to the highest used."""
+    sets = default if chosen is None else list(chosen)
+    if len(sets) != len(default):
+        raise UserError(f"{option} {sets} has {len(sets)} entries for {len(default)} cross_attends: give one for each")
+    if sorted(set(sets)) != list(range(max(sets) + 1)):
+        raise UserError(f"{option} {sets} leaves out a number: number the weight sets 0, 1, 2, ...")
+    return sets

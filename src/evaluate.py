@@ -1,0 +1,67 @@
+"""Measure a finished run again: `python -m src.evaluate --run runs/quickstart/dialpad_perceiver/seed0`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from datamodules import DataSpec, UserError
+from src.cli import ByteBenchCLI, run_command
+from src.report.table import print_metrics
+from src.metrics import metrics_of
+from src.runs import Run
+
+DESCRIPTION = """Measure a run's checkpoint on a split of its data. Other options change the run's own config, such as
+--data.batch_size 16 or --data.data_dir elsewhere."""
+
+
+def main(args: list[str] | None = None) -> dict:
+    """Returns the metrics; they are also kept in the run folder as evaluation_<split>_<checkpoint>.json."""
+    parser = argparse.ArgumentParser("python -m src.evaluate", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--run", type=Path, required=True, help="a run folder")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
+    parser.add_argument("--checkpoint", default="last", help="last (what results.json was measured on) or best")
+    options, overrides = parser.parse_known_args(args)
+
+    run = Run(options.run)
+    trained_on = run.read("data.json")
+    cli = ByteBenchCLI(["--config", str(run.folder / "config.yaml"), *overrides], DESCRIPTION, recording=False)
+    check_data_spec(cli.datamodule.spec, trained_on["spec"], run.folder)
+    cli.model.load_state_dict(run.weights(options.checkpoint))
+    data = cli.datamodule
+    data.test_split = options.split
+    cli.trainer.test(cli.model, data, verbose=False)
+
+    metrics = metrics_of(cli.trainer, "test")
+    same_data = data.describe()["fingerprint"] == trained_on["fingerprint"]
+    run.write(
+        f"evaluation_{options.split}_{options.checkpoint}.json",
+        {"split": options.split, "checkpoint": options.checkpoint, "same_data_as_training": same_data, "metrics": metrics},
+    )
+    if not same_data:
+        print(f"note: these are other data than {run.folder} was trained on (their fingerprints differ)")
+    print_metrics(metrics, f"{run.folder}, {options.checkpoint} checkpoint, {options.split} split")
+    return metrics
+
+
+def check_data_spec(spec: DataSpec, trained_on: dict, folder: Path) -> None:
+    """Raises UserError where data cannot be given to a model that was trained on others."""
+    found = spec.to_dict()
+    if found["classes"] != trained_on["classes"]:
+        raise UserError(
+            f"{folder} was trained for {len(trained_on['classes'])} classes ({', '.join(trained_on['classes'][:3])}, ...), "
+            f"--data has {len(found['classes'])} ({', '.join(found['classes'][:3])}, ...): evaluate on data with its classes"
+        )
+    if found["modalities"] != trained_on["modalities"]:
+        raise UserError(
+            f"{folder} was trained on {describe_modalities(trained_on['modalities'])}, --data gives "
+            f"{describe_modalities(found['modalities'])}: evaluate with the modalities and shapes of its config.yaml"
+        )
+
+
+def describe_modalities(modalities: dict) -> str:
+    return ", ".join(f"{n} {m['elements']}x({m['channels']}+{m['position_channels']})" for n, m in modalities.items())
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,54 @@
+"""Train one cell of a benchmark and test it: `python -m src.fit --config configs/quickstart.yaml`."""
+
+from __future__ import annotations
+
+from time import perf_counter
+
+from src.cli import ByteBenchCLI, run_command
+from src.metrics import metrics_of
+from src.report.table import print_runs
+from src.runs import peak_memory
+
+DESCRIPTION = """Train the model of a config on its data, test it, and keep everything in a run folder. Any value of the
+config can be changed on the command line: --trainer.max_epochs 3 --data.batch_size 32 --seed_everything 1."""
+
+
+def main(args: list[str] | None = None) -> dict:
+    """Train and test; returns what results.json holds."""
+    began = perf_counter()
+    cli = ByteBenchCLI(args or [], DESCRIPTION)
+    model, data, trainer, run = cli.model, cli.datamodule, cli.trainer, cli.run
+    data.prepare_data()
+    run.write("data.json", {**data.describe(), "spec": data.spec.to_dict()})
+    parameters = sum(p.numel() for p in model.parameters())
+    flops = model.count_flops()
+    if trainer.is_global_zero:
+        backbone = type(model.backbone).__name__
+        print(f"{backbone} on {type(data).__name__}: {parameters:,} parameters, {flops / 1e6:,.1f} MFLOPs an example")
+
+    trainer.fit(model, data)
+    validated = metrics_of(trainer, "val")
+    trainer.test(model, data, verbose=False)
+
+    results = {
+        "experiment": cli.config["experiment"],
+        "cell": cli.config["cell"],
+        "seed": cli.config["seed_everything"],
+        "metrics": {"val": validated, "test": metrics_of(trainer, "test")},
+        "parameters": parameters,
+        "flops_per_example": flops,
+        "train_samples_per_second": cli.throughput.samples_per_second,
+        "epochs": trainer.current_epoch,
+        "steps": trainer.global_step,
+        "bad_samples": len(data.bad_samples),
+        "peak_memory": peak_memory(),
+        "wall_time_seconds": perf_counter() - began,
+    }
+    run.write("results.json", results)
+    if trainer.is_global_zero:
+        print_runs([run])
+    return results
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,85 @@
+"""Metrics that are exact on any number of ranks: samples of weight 0 are left out, states are joined, not averaged."""
+
+from __future__ import annotations
+
+import lightning as L
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+def average_precision_per_class(scores: Tensor, target: Tensor) -> Tensor:
+    """Average precision of every class, exact: sum over distinct thresholds of precision times the step in recall.
+
+    scores, target: (S, classes). Returns (classes,) float64, NaN for a class without a positive. One sort for all classes;
+    samples with equal scores enter together.
+    """
+    order = scores.argsort(dim=0, descending=True)
+    ranked = scores.gather(0, order)
+    hits = target.gather(0, order).to(torch.float64).cumsum(dim=0)
+    rank = torch.arange(1, len(scores) + 1, dtype=torch.float64, device=scores.device)[:, None]
+    precision = hits / rank
+    # within a run of equal scores every hit counts with the precision at the run's end
+    last_of_run = torch.ones_like(ranked, dtype=torch.bool)
+    last_of_run[:-1] = ranked[:-1] != ranked[1:]
+    before = torch.where(last_of_run, hits, 0).cummax(dim=0).values.roll(1, dims=0)
+    before[0] = 0
+    gained = torch.where(last_of_run, hits - before, 0)
+    return (precision * gained).sum(dim=0) / hits[-1]  # 0 / 0 is NaN: no positives
+
+
+class _ScoresAndTargets(Metric):
+    """Keeps the scores and targets of all real samples; the order of ranks does not change what is computed from them."""
+
+    full_state_update = False
+    scores: list[Tensor]
+    targets: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("scores", default=[], dist_reduce_fx="cat")
+        self.add_state("targets", default=[], dist_reduce_fx="cat")
+
+    def update(self, scores: Tensor, target: Tensor, weight: Tensor) -> None:
+        real = weight > 0
+        self.scores.append(scores[real].detach().float())
+        self.targets.append(target[real])
+
+    def gathered(self) -> tuple[Tensor, Tensor]:
+        """All scores (S, classes) and targets."""
+        scores, targets = self.scores, self.targets
+        # after synchronisation torchmetrics has joined the lists
+        if isinstance(scores, list):
+            return torch.cat(scores), torch.cat(targets)
+        return scores, targets
+
+
+class MultiLabelMetrics(_ScoresAndTargets):
+    """map: macro mean of average precision over the classes that have a positive; map_classes: how many these are."""
+
+    def compute(self) -> dict[str, Tensor]:
+        scores, target = self.gathered()
+        per_class = average_precision_per_class(scores, target)
+        counted = ~per_class.isnan()
+        return {"map": per_class[counted].mean(), "map_classes": counted.sum(), "samples": torch.tensor(len(scores))}
+
+
+class SingleLabelMetrics(_ScoresAndTargets):
+    """top1 and, with more than five classes, top5: shares of samples whose class is among the best-scored ones."""
+
+    def compute(self) -> dict[str, Tensor]:
+        scores, target = self.gathered()
+        found = {"top1": (scores.argmax(dim=1) == target).double().mean()}
+        if scores.shape[1] > 5:
+            found["top5"] = (scores.topk(5, dim=1).indices == target[:, None]).any(dim=1).double().mean()
+        return {**found, "samples": torch.tensor(len(scores))}
+
+
+COUNTS = ("samples", "map_classes")
+
+
+def metrics_of(trainer: L.Trainer, split: str) -> dict[str, float]:
+    """The last metrics that a trainer logged for a split, without the split's name; counts are whole numbers."""
+    logged = {name.removeprefix(f"{split}/"): value.item() for name, value in trainer.callback_metrics.items()
+              if name.startswith(f"{split}/")}
+    return {name: int(value) if name in COUNTS else value for name, value in logged.items()}

@@ -1,0 +1,112 @@
+"""One row per run: the table that fit and compare print."""
+
+from __future__ import annotations
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from src.runs import Run
+
+PRIMARY = ("map", "top1", "top5", "map_classes", "loss", "samples")
+
+
+def runs_frame(runs: list[Run], split: str = "test") -> pd.DataFrame:
+    """One row per run, with the metrics of one split.
+
+    `data` is a letter per set of data: runs with equal letters were measured on the same bytes and the same samples.
+    """
+    rows = []
+    letters: dict[tuple, str] = {}
+    for run in runs:
+        results, data = run.read("results.json"), run.read("data.json")
+        same = (data["dataset"], data["fingerprint"], *(data["splits"][s]["keys_sha256"] for s in sorted(data["splits"])))
+        letter = letters.setdefault(same, chr(ord("A") + len(letters)) if len(letters) < 26 else str(len(letters)))
+        metrics = results["metrics"].get(split, {})
+        rows.append(
+            {
+                "experiment": results["experiment"],
+                "cell": results["cell"],
+                "seed": results["seed"],
+                "data": letter,
+                "dataset": data["dataset"],
+                "fingerprint": data["fingerprint"][:8],
+                "modalities": "+".join(data["spec"]["modalities"]),
+                **{name: metrics[name] for name in PRIMARY if name in metrics},
+                "parameters": results["parameters"],
+                "flops_per_example": results["flops_per_example"],
+                "train_samples_per_second": results["train_samples_per_second"],
+                "peak_memory_bytes": results["peak_memory"]["bytes"],
+                "wall_time_seconds": results["wall_time_seconds"],
+                "run": str(run.folder),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def print_runs(runs: list[Run], split: str = "test") -> pd.DataFrame:
+    """Print the table of some runs and mark those whose data differ; returns it as a DataFrame."""
+    frame = runs_frame(runs, split)
+    several = frame["data"].nunique() > 1
+    table = Table(title=f"{split} split", title_justify="left")
+    metrics = [name for name in ("map", "top1", "top5", "loss") if name in frame]
+    table.add_column("cell", overflow="fold")
+    for heading in ["modalities", "seed", *metrics, "samples", "parameters", "FLOPs", "samples/s", "memory", "time"]:
+        table.add_column(heading, justify="left" if heading == "modalities" else "right", overflow="fold")
+    if several:
+        table.add_column("data")
+    for row in frame.to_dict("records"):
+        cells = [row["cell"], row["modalities"], str(row["seed"])]
+        cells += [number(row[name], ".4f") for name in metrics]
+        cells += [number(row.get("samples"), ",.0f"), scaled(row["parameters"]), scaled(row["flops_per_example"])]
+        cells += [number(row["train_samples_per_second"], ",.0f"), scaled(row["peak_memory_bytes"], "B")]
+        cells += [number(row["wall_time_seconds"], ",.0f") + " s"]
+        if several:
+            cells.append(row["data"] if row["data"] == "A" else f"[bold red]{row['data']} differs[/]")
+        table.add_row(*cells)
+    out = console()
+    out.print(table)
+    if "map" in frame:
+        counted = sorted({int(c) for c in frame["map_classes"].dropna()})
+        out.print(f"map: macro mean of average precision over the classes with a positive: {counted}", highlight=False)
+    if several:
+        out.print("[bold red]These runs were not measured on the same data; do not compare across the letters:[/]")
+        for letter, group in frame.groupby("data"):
+            first = group.iloc[0]
+            out.print(
+                f"  {letter}: {first['dataset']}, fingerprint {first['fingerprint']}, {first.get('samples', 0):,.0f} {split} "
+                f"samples, {len(group)} run(s)",
+                highlight=False,
+            )
+    for folder in frame["run"]:
+        out.print(f"run: {folder}", highlight=False, soft_wrap=True)
+    return frame
+
+
+def print_metrics(metrics: dict[str, float], title: str) -> None:
+    """Print the metrics of one evaluation."""
+    table = Table("metric", "value")
+    for name, value in metrics.items():
+        table.add_row(name, number(value, ",d" if isinstance(value, int) else ".4f"))
+    console().print(title, highlight=False, soft_wrap=True)
+    console().print(table)
+
+
+def console() -> Console:
+    """The terminal; in a log there is no width to fit, so every row stays on one line."""
+    found = Console()
+    return found if found.is_terminal else Console(width=160)
+
+
+def number(value: float | None, form: str) -> str:
+    return "-" if value is None or pd.isna(value) else format(value, form)
+
+
+def scaled(value: float | None, unit: str = "") -> str:
+    """1,234,567 as 1.23 M."""
+    if value is None or pd.isna(value):
+        return "-"
+    for size, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}{unit}"
+    return f"{value:.3g} {unit}"

@@ -1,0 +1,136 @@
+"""The run folder: what a run leaves behind, and how it is read back.
+
+    runs/<experiment>/<cell>/seed<k>/
+      config.yaml         the complete configuration; `python -m src.fit --config` takes it again
+      environment.json    git commit, packages, hardware, torch's switches
+      data.json           fingerprint of the data's bytes, size and membership of the splits, the data spec
+      metrics.csv         losses and metrics over training
+      results.json        final metrics with their sample counts, parameters, FLOPs, samples/s, peak memory, wall time
+      checkpoints/        last.ckpt, best.ckpt
+      wandb/              W&B's files
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+
+import torch
+import yaml
+from lightning.pytorch.utilities import rank_zero_only
+
+from datamodules import UserError
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder."""
+
+    folder: Path
+
+    @classmethod
+    def create(cls, folder: Path, config: dict) -> Run:
+        """A new folder with config.yaml and environment.json. An older run of that name is kept as seed<k>.1, .2, ..."""
+        run = cls(folder)
+        if rank_zero_only.rank == 0:
+            if folder.exists():
+                number = 1
+                while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
+                    number += 1
+                folder.rename(kept)
+                print(f"the run that was in {folder} is kept as {kept}", file=sys.stderr)
+            folder.mkdir(parents=True)
+            (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+            run.write("environment.json", environment())
+        return run
+
+    @rank_zero_only
+    def write(self, name: str, content: dict) -> None:
+        """Write a JSON file of the run, aside and renamed."""
+        aside = self.folder / f"{name}.part"
+        aside.write_text(json.dumps(content, indent=1) + "\n")
+        os.replace(aside, self.folder / name)
+
+    def read(self, name: str) -> dict:
+        """Read a JSON file of the run. Raises UserError where it is missing or broken."""
+        path = self.folder / name
+        if not path.is_file():
+            raise UserError(f"{self.folder} has no {name}: give a run folder that `python -m src.fit` has finished")
+        try:
+            return json.loads(path.read_text())
+        except ValueError as error:
+            raise UserError(f"{path} is not JSON ({error}): run the cell again") from error
+
+    def weights(self, checkpoint: str = "last") -> dict:
+        """The model's tensors of a checkpoint."""
+        return load_checkpoint(self.folder / "checkpoints" / f"{checkpoint}.ckpt")["state_dict"]
+
+
+def load_checkpoint(path: Path) -> dict:
+    """A checkpoint's content; only tensors and plain values are loaded, never code."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing: train the run first, or name another checkpoint")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be read ({reason}): name another checkpoint") from error
+
+
+def find_runs(paths: list[Path]) -> list[Run]:
+    """The finished runs in some folders, each being a run or holding runs at any depth."""
+    runs = []
+    for path in paths:
+        found = sorted(path.rglob("results.json")) if path.is_dir() else []
+        if not found:
+            raise UserError(f"{path} holds no finished run (no results.json in it): give a run folder or one above")
+        runs += [Run(file.parent) for file in found]
+    return list(dict.fromkeys(runs))
+
+
+def environment() -> dict:
+    """Where a run takes place: all that may change its numbers."""
+    return {
+        "command": [sys.executable.rpartition("/")[2], *sys.orig_argv[1:]],
+        "git": {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": cpu_name(),
+        "cpu_cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda,
+        "torch": {
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        },
+        "packages": {d.name: d.version for d in sorted(distributions(), key=lambda d: d.name.lower())},
+    }
+
+
+def git(*args: str) -> str | None:
+    """What git says of this checkout; None outside one."""
+    root = Path(__file__).parent.parent
+    done = subprocess.run(["git", "-C", root, *args], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def peak_memory() -> dict:
+    """The most memory held so far: of the GPU's allocator if one is used, else of this process (data included)."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return {"bytes": torch.cuda.max_memory_allocated(), "of": "GPU tensors"}
+    return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, "of": "process"}
