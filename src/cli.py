@@ -94,6 +94,7 @@ class ByteBenchCLI(LightningCLI):
             tags=self.config["tags"],
             config=self.full_config(),
         )
+        wandb._wandb_init.pop("anonymous", None)  # Lightning passes it always, W&B warns of it always
         return [CSVLogger(str(self.run.folder), name="", version=""), wandb]
 
     def full_config(self) -> dict:
