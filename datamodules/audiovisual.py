@@ -17,7 +17,7 @@ from datamodules.byte_array import DataSpec
 from datamodules.errors import BadSampleError, UserError
 from datamodules.flatten import Flatten, GridModality
 from datamodules.media import AudioWindow, VideoWindow, decode_clip
-from datamodules.order import OrderedBatches
+from datamodules.order import SampleRef
 from datamodules.progress import track
 
 Modality = Literal["audio", "video"]
@@ -69,11 +69,14 @@ class ClipSplit(Split):
 
 def load_into_memory(split: Split, what: str, workers: int) -> TensorSplit:
     """Decode a split once; right where its samples do not change from epoch to epoch."""
-    order = OrderedBatches(len(split.keys), batch_size=64, seed=0, training=False)
-    loader = DataLoader(CompactBatches(split, seed=0, on_bad_sample="raise"), None, sampler=order, num_workers=workers)
-    batches = list(track(loader, what, total=len(order), unit="batches"))
+    # all samples on every rank, so not OrderedBatches
+    steps = [
+        [SampleRef(i, epoch=0, real=True) for i in step.tolist()] for step in torch.arange(len(split.keys)).split(64)
+    ]
+    loader = DataLoader(CompactBatches(split, seed=0, on_bad_sample="raise"), None, sampler=steps, num_workers=workers)
+    batches = list(track(loader, what, total=len(steps), unit="batches"))
     names = [name for name in batches[0] if name not in ("key", "weight", "bad")]
-    return TensorSplit(split.keys, {n: torch.cat([b[n] for b in batches])[: len(split.keys)] for n in names})
+    return TensorSplit(split.keys, {n: torch.cat([b[n] for b in batches]) for n in names})
 
 
 class Dialpad(ByteArrayDataModule):
@@ -94,7 +97,7 @@ class Dialpad(ByteArrayDataModule):
         self,
         data_dir: str = "data/dialpad",
         modalities: Sequence[Modality] = ("audio", "video"),
-        clips: tuple[int, int, int] = (6000, 500, 1000),
+        clips: tuple[int, int, int] = dialpad.CLIPS,
         video_bands: int = 8,
         audio_bands: int = 16,
         in_memory: bool = True,
@@ -115,7 +118,7 @@ class Dialpad(ByteArrayDataModule):
             "audio": GridModality((dialpad.SAMPLES,), 1, audio_bands, patch=(128,), std=6000.0),
             "video": GridModality((frames, side, side), 3, video_bands, patch=(2, 8, 8), mean=45.0, std=50.0),
         }
-        chosen = {name: grids[name] for name in modalities}
+        chosen = {str(name): grids[name] for name in modalities}
         self.video = VideoWindow(frames, dialpad.FPS, side, side) if "video" in chosen else None
         self.audio = AudioWindow(dialpad.SAMPLES, dialpad.RATE) if "audio" in chosen else None
         self.flatten = Flatten(chosen)

@@ -118,6 +118,7 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         self.test_split: SplitName = "test"  # what `test_dataloader` gives
         self._splits: dict[str, Split] = {}
         self._resume: dict | None = None
+        self._epoch_shift = 0
 
     @abstractmethod
     def make_split(self, name: SplitName) -> Split:
@@ -145,7 +146,7 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
     def loader(self, name: SplitName, training: bool = False) -> DataLoader:
         """Compact batches of one split; pass each to `flatten`. With training=True shuffled, see OrderedBatches."""
         split = self.split(name)
-        order = OrderedBatches(len(split.keys), self.batch_size, self.seed, training)
+        order = OrderedBatches(len(split.keys), self.batch_size, self.seed, training, self._epoch_shift)
         if training and self._resume is not None:
             order.resume(**self._resume)
             self._resume = None
@@ -197,9 +198,31 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         """For checkpoints: what the data are, and how far the epoch has come."""
         state: dict = {"spec": self.spec.to_dict()}
         if self.trainer is not None:
-            done = self.trainer.fit_loop.epoch_loop.batch_progress.current.completed
-            state["progress"] = {"epoch": self.trainer.current_epoch, "steps_done": done}
+            state["progress"] = self.progress(self.trainer)
         return state
 
+    def progress(self, trainer: L.Trainer) -> dict[str, int]:
+        """Where training goes on: the epoch of the order and the steps of it that are done; and what Lightning counts."""
+        epochs = trainer.fit_loop.epoch_progress.current
+        steps = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        inside = epochs.started > epochs.processed
+        finished = epochs.started == 0 or steps >= trainer.num_training_batches
+        latest = epochs.processed if inside else epochs.processed - 1
+        return {
+            "epoch": latest + finished + self._epoch_shift,
+            "steps_done": 0 if finished else steps,
+            "trainer_epochs": epochs.processed,
+            "inside_epoch": inside,
+        }
+
     def load_state_dict(self, state_dict: dict) -> None:
-        self._resume = state_dict.get("progress")
+        progress = state_dict.get("progress")
+        if progress is None:
+            return
+        self._resume = {name: progress[name] for name in ("epoch", "steps_done")}
+        # Lightning's number for that epoch is another where `max_steps` ended a run: it counts the rest of an epoch as a
+        # new one, and a finished epoch once more
+        between = progress["steps_done"] == 0 and progress["epoch"] > 0
+        by_steps = self.trainer is not None and self.trainer.max_steps != -1
+        trainer_epoch = progress["trainer_epochs"] + (between and (progress["inside_epoch"] or by_steps))
+        self._epoch_shift = progress["epoch"] - trainer_epoch

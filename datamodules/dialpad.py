@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from datamodules.base import SPLITS, SplitName
 from datamodules.images import digit_split, load_digit_images
 from datamodules.media import encode_clip
 from datamodules.order import hashed_seed
@@ -24,6 +25,7 @@ from datamodules.shards import write_manifest, write_shard
 FRAMES, FPS, SIDE, RATE = 32, 25, 32, 8000
 SAMPLES = RATE * FRAMES // FPS  # 1.28 s, as in AudioSet's recipe
 CLASSES = tuple(f"see {d}" for d in range(10)) + tuple(f"hear {d}" for d in range(10))
+CLIPS = (6000, 500, 1000)  # train, val, test
 CLIPS_PER_SHARD = 500
 # Rows and columns of a telephone's keypad: frequencies in Hz (ITU-T Q.23)
 ROWS, COLUMNS = (697, 770, 852, 941), (1209, 1336, 1477)
@@ -60,10 +62,10 @@ def tone(digit: int, rng: np.random.Generator) -> np.ndarray:
     return (sound.clip(-1, 1) * 32767).astype(np.int16)
 
 
-def compose_clips(split: str, numbers: range, seed: int) -> Iterator[dict]:
+def compose_clips(split: SplitName, numbers: range, seed: int) -> Iterator[dict]:
     """The samples of one shard, in the webdataset convention."""
     images, labels = load_digit_images()
-    rows = torch.tensor(digit_split(split))  # type: ignore[arg-type]
+    rows = torch.tensor(digit_split(split))
     for number in numbers:
         rng = np.random.default_rng(hashed_seed("dialpad", seed, split, number))
         seen, heard = int(rng.integers(10)), int(rng.integers(10))
@@ -76,7 +78,7 @@ def compose_clips(split: str, numbers: range, seed: int) -> Iterator[dict]:
         }
 
 
-def compose_shard(job: tuple[str, range], folder: Path, seed: int) -> tuple[str, dict]:
+def compose_shard(job: tuple[SplitName, range], folder: Path, seed: int) -> tuple[str, dict]:
     split, numbers = job
     path = folder / f"{split}-{numbers.start // CLIPS_PER_SHARD:06d}.tar"
     return split, write_shard(path, compose_clips(split, numbers, seed))
@@ -85,9 +87,9 @@ def compose_shard(job: tuple[str, range], folder: Path, seed: int) -> tuple[str,
 def compose(folder: Path, clips: Sequence[int], seed: int = 0, workers: int = 2) -> None:
     """Write the shards of train, val and test with `clips` clips each, and the manifest."""
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [
+    jobs: list[tuple[SplitName, range]] = [
         (split, range(start, min(start + CLIPS_PER_SHARD, count)))
-        for split, count in zip(("train", "val", "test"), clips, strict=True)
+        for split, count in zip(SPLITS, clips, strict=True)
         for start in range(0, count, CLIPS_PER_SHARD)
     ]
     splits: dict[str, list[dict]] = {"train": [], "val": [], "test": []}

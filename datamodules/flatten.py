@@ -4,7 +4,7 @@ A modality is a module with a `spec` and a `forward(raw) -> ByteArray`. Position
 computed once, kept on the device, and shared by all examples of all batches.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import torch
@@ -56,23 +56,26 @@ class GridModality(nn.Module):
         if raw.shape[1:] == self.shape:
             raw = raw[..., None]
         if raw.shape[1:] != (*self.shape, self.channels):
-            raise ValueError(f"expected (B, {', '.join(map(str, self.shape))}, {self.channels}), got {tuple(raw.shape)}")
+            raise ValueError(
+                f"expected (B, {', '.join(map(str, self.shape))}, {self.channels}), got {tuple(raw.shape)}"
+            )
         values = (raw.to(self.positions.dtype) - self.mean) / self.std
-        grid = self.spec.grid
-        split = [n for length, p in zip(grid, self.patch, strict=True) for n in (length, p)]
-        axes = len(grid)
+        split = [n for length, p in zip(self.shape, self.patch, strict=True) for n in (length // p, p)]
+        axes = len(self.shape)
         # (B, g1, p1, g2, p2, ..., C) -> (B, g1, g2, ..., p1, p2, ..., C)
         values = values.reshape(len(raw), *split, self.channels)
         values = values.permute(0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
-        return ByteArray(values.reshape(len(raw), self.spec.elements, self.spec.channels), self.positions, grid)
+        return ByteArray(
+            values.reshape(len(raw), self.spec.elements, self.spec.channels), self.positions, self.spec.grid
+        )
 
 
 class Flatten(nn.Module):
     """A compact batch, as loaders hand it over, to a Batch. Moves itself to the batch's device."""
 
-    def __init__(self, modalities: dict[str, nn.Module]) -> None:
+    def __init__(self, modalities: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.modalities = nn.ModuleDict(modalities)
+        self.modalities = nn.ModuleDict(dict(modalities))
 
     def forward(self, compact: dict) -> Batch:
         self.to(compact["weight"].device)

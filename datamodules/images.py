@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -64,9 +65,9 @@ def read_idx(path: Path) -> Tensor:
     try:
         with opener(path, "rb") as file:
             content = file.read()
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path} is broken ({error}): delete it and prepare it again") from error
-    if content[:3] != b"\x00\x00\x08":
+    if content[:3] != b"\x00\x00\x08" or len(content) < 4 + 4 * int.from_bytes(content[3:4]):
         raise UserError(f"{path} is not an IDX file of unsigned bytes: delete it and prepare it again")
     shape = np.frombuffer(content, ">u4", count=content[3], offset=4)
     start = 4 + 4 * content[3]
@@ -78,8 +79,12 @@ def read_idx(path: Path) -> Tensor:
 def find_fashion_files(folder: Path) -> dict[str, tuple[Path, Path]]:
     """The four Fashion-MNIST files in a folder, or in the one that torchvision makes inside it; {} if any is missing."""
     for place in (folder, folder / "FashionMNIST" / "raw"):
-        found = {split: tuple(existing(place / name) for name in names) for split, names in FASHION_FILES.items()}
-        if all(path is not None for paths in found.values() for path in paths):
+        found = {}
+        for split, (images_name, labels_name) in FASHION_FILES.items():
+            images, labels = existing(place / images_name), existing(place / labels_name)
+            if images and labels:
+                found[split] = (images, labels)
+        if len(found) == len(FASHION_FILES):
             return found
     return {}
 

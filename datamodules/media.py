@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -37,7 +38,9 @@ def encode_clip(video: np.ndarray, fps: int, sound: np.ndarray, rate: int) -> by
     """An mp4 (H.264 and AAC) of video (T, H, W, 3) uint8 and sound (S,) int16."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        picture = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "crf": "26", "threads": "1"})
+        picture = container.add_stream(
+            "libx264", rate=fps, options={"preset": "ultrafast", "crf": "26", "threads": "1"}
+        )
         picture.height, picture.width = video.shape[1:3]
         picture.pix_fmt = "yuv420p"
         voice = container.add_stream("aac", rate=rate, options={"aac_coder": "fast"}, layout="mono", bit_rate=32_000)
@@ -63,7 +66,7 @@ def decode_clip(
     the end is silence. Raises BadSampleError for a file that cannot be decoded or lacks the stream asked for.
     """
     try:
-        with av.open(io.BytesIO(content)) as container:
+        with av.open(io.BytesIO(content), "r") as container:
             takers: dict[av.stream.Stream, TakeFrames | TakeSound] = {}
             if video is not None:
                 takers[one_stream(container.streams.video, "video")] = TakeFrames(start, video)
@@ -74,7 +77,7 @@ def decode_clip(
             for packet in container.demux(*takers):
                 taker = takers[packet.stream]
                 if not taker.full:
-                    for frame in packet.decode():
+                    for frame in packet.decode():  # of the kind that the stream holds
                         taker.add(frame)
                 elif all(t.full for t in takers.values()):
                     break
@@ -107,7 +110,7 @@ class TakeFrames:
     def full(self) -> bool:
         return len(self.taken) == len(self.due)
 
-    def add(self, frame: av.VideoFrame) -> None:
+    def add(self, frame: Any) -> None:
         self.take_until(frame.time)
         self.shown = frame
 
@@ -134,9 +137,9 @@ class TakeSound:
         self.sound = np.zeros(window.samples, np.int16)
         self.full = False
 
-    def add(self, frame: av.AudioFrame | None) -> None:
+    def add(self, frame: Any) -> None:
         for part in self.resampler.resample(frame):
-            place = round((float(part.pts * part.time_base) - self.start) * self.window.rate)
+            place = round(((part.time or 0.0) - self.start) * self.window.rate)
             samples = part.to_ndarray()[0, max(0, -place) :]
             place = max(0, place)
             room = max(0, min(len(samples), self.window.samples - place))

@@ -55,18 +55,26 @@ class OrderedBatches(DistributedSampler):
     training=False: in order; every sample once, the last step padded with refs whose `real` is False.
     batch_size counts the samples of one step on all ranks together and must divide by their number.
 
+    epoch_shift: added to the epoch that `set_epoch` names, see ByteArrayDataModule.progress.
+
     It is a DistributedSampler by type only, so that Lightning calls `set_epoch` and does not put another in its place.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, training: bool) -> None:
+    def __init__(self, size: int, batch_size: int, seed: int, training: bool, epoch_shift: int = 0) -> None:
         if training and size < batch_size:
-            raise UserError(f"batch_size {batch_size} is more than the {size} training samples: lower --data.batch_size")
+            raise UserError(
+                f"batch_size {batch_size} is more than the {size} training samples: lower --data.batch_size"
+            )
         self.size, self.batch_size, self.seed, self.training = size, batch_size, seed, training
-        self.epoch = 0
+        self.epoch, self.epoch_shift = 0, epoch_shift
         self._resume: tuple[int, int] | None = None
 
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch + self.epoch_shift
+
     def resume(self, epoch: int, steps_done: int) -> None:
-        """Let the next iteration of this epoch begin after `steps_done` steps; `len` still counts the whole epoch."""
+        """Let the next iteration be of this epoch and begin after `steps_done` steps; `len` still counts the whole epoch."""
+        self.epoch = epoch  # Lightning starts the workers before it sets the epoch
         self._resume = (epoch, steps_done)
 
     def __len__(self) -> int:

@@ -85,6 +85,8 @@ class ShardReader:
             if size != shard["bytes"]:
                 found = "is missing" if size is None else f"is damaged ({size} bytes, {shard['bytes']} expected)"
                 raise UserError(f"shard {path} {found}: delete {folder} and run `{how_to_make}`")
+            if not index_path(path).is_file():
+                raise UserError(f"{index_path(path)} is missing: delete {folder} and run `{how_to_make}`")
             for key, members in json.loads(index_path(path).read_text()):
                 self.keys.append(key)
                 self._places.append((path, members))

@@ -80,7 +80,7 @@ class RunProgress(ProgressBar):
             self.last_line = now
             self.console.print(f"{100 * step // self.total:3d}%  {self.line(trainer, now)}", highlight=False)
 
-    def line(self, trainer: L.Trainer, now: float) -> str:
+    def line(self, trainer, now: float) -> str:
         """Epoch, step, loss, last validation, speed and time left."""
         step = trainer.global_step
         left = (now - self.began) / max(1, step - self.first) * (self.total - step)
@@ -98,6 +98,8 @@ class RunProgress(ProgressBar):
         return "  ".join(part for part in parts if part)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
         monitor = f"val/{getattr(pl_module, 'monitor', 'loss')}"
         if monitor in trainer.callback_metrics:
             self.validated = f"{monitor} {float(trainer.callback_metrics[monitor]):.4f}"
@@ -119,13 +121,9 @@ def clock(seconds: float) -> str:
 
 def checkpoints(folder: Path, monitor: str) -> list[Callback]:
     """last.ckpt, which the results are measured on, and best.ckpt, the best by the validation split."""
+    place = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
     return [
-        ModelCheckpoint(
-            dirpath=folder / "checkpoints",
-            filename="best",
-            monitor=f"val/{monitor}",
-            mode="max",
-            save_last=True,
-            enable_version_counter=False,
-        )
+        # not save_last, which Lightning writes only where the best one is written
+        ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **place),
+        ModelCheckpoint(filename="best", monitor=f"val/{monitor}", mode="max", **place),
     ]

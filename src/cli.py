@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import yaml
-from jsonargparse import ArgumentError, set_parsing_settings
+from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-from datamodules import ByteArrayDataModule, UserError
+from datamodules import ByteArrayDataModule
 from src.callbacks import RunProgress, Throughput, checkpoints
+from src.mistakes import is_mistake, one_line
 from src.runs import Run
 
 # DataSpec is handed over whole, from the datamodule; its fields are no options
@@ -62,23 +63,26 @@ class ByteBenchCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         seed = self.config["seed_everything"]
-        self.run_folder = Path(self.config["runs_dir"]) / self.config["experiment"] / self.config["cell"] / f"seed{seed}"
+        self.run_folder = (
+            Path(self.config["runs_dir"]) / self.config["experiment"] / self.config["cell"] / f"seed{seed}"
+        )
         super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs) -> L.Trainer:
         """The trainer of the config, with what every run needs: records, checkpoints, progress, W&B."""
-        config = dict(self.config_init["trainer"])
+        config: dict[str, Any] = dict(self.config_init["trainer"])
         callbacks, loggers = as_list(config.pop("callbacks")), as_list(config.pop("logger"))
         callbacks.append(RunProgress())
         if not self.recording:
-            return L.Trainer(**{**config, "enable_checkpointing": False, "logger": False, "callbacks": callbacks})
+            config.update(enable_checkpointing=False, logger=False, callbacks=callbacks)
+            return L.Trainer(**config)
         self.run = Run.create(self.run_folder, self.full_config())
         self.throughput = Throughput()
         callbacks.append(self.throughput)
         if config["enable_checkpointing"] is not False:
             callbacks += checkpoints(self.run.folder, self.model.monitor)
-        own = {"default_root_dir": str(self.run.folder), "logger": [*loggers, *self.loggers()], "callbacks": callbacks}
-        return L.Trainer(**{**config, **own, **kwargs})
+        config.update(default_root_dir=str(self.run.folder), logger=[*loggers, *self.loggers()], callbacks=callbacks)
+        return L.Trainer(**config, **kwargs)
 
     def loggers(self) -> list:
         """metrics.csv, and W&B: offline unless WANDB_MODE=online, nothing with WANDB_MODE=disabled."""
@@ -117,20 +121,11 @@ def run_command(main: Callable[[list[str]], object]) -> None:
     quiet_libraries()
     try:
         main([arg for arg in args if arg != "--debug"])
-    except (UserError, ArgumentError) as error:
-        if debug:
+    except Exception as error:
+        if debug or not is_mistake(error):
             raise
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
-
-
-def one_line(error: Exception) -> str:
-    """The line that tells the user most: jsonargparse nests its reasons, worker processes add their stack."""
-    text = str(error)
-    if isinstance(error, UserError):
-        return text.rsplit("Error: ", 1)[-1].strip() if "Traceback" in text else text
-    text = re.sub(r"\s+", " ", text)
-    return text
 
 
 def quiet_libraries() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import pandas as pd
 
 from src.cli import run_command
+from src.mistakes import Parser
 from src.report.table import print_runs
 from src.runs import find_runs
 
@@ -17,7 +17,7 @@ that were measured on other data bytes or other split members are marked."""
 
 def main(args: list[str] | None = None) -> pd.DataFrame:
     """Prints the table and returns it."""
-    parser = argparse.ArgumentParser("python -m src.compare", description=DESCRIPTION, allow_abbrev=False)
+    parser = Parser("python -m src.compare", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN_OR_FOLDER", help="run folders, or folders of them")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument("--csv", type=Path, help="write the table here, with unrounded numbers")

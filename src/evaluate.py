@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from datamodules import DataSpec, UserError
 from src.cli import ByteBenchCLI, run_command
-from src.report.table import print_metrics
 from src.metrics import metrics_of
+from src.mistakes import Parser
+from src.report.table import print_metrics
 from src.runs import Run
 
 DESCRIPTION = """Measure a run's checkpoint on a split of its data. Other options change the run's own config, such as
@@ -17,7 +17,7 @@ DESCRIPTION = """Measure a run's checkpoint on a split of its data. Other option
 
 def main(args: list[str] | None = None) -> dict:
     """Returns the metrics; they are also kept in the run folder as evaluation_<split>_<checkpoint>.json."""
-    parser = argparse.ArgumentParser("python -m src.evaluate", description=DESCRIPTION, allow_abbrev=False)
+    parser = Parser("python -m src.evaluate", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--run", type=Path, required=True, help="a run folder")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test")
     parser.add_argument("--checkpoint", default="last", help="last (what results.json was measured on) or best")
@@ -36,7 +36,12 @@ def main(args: list[str] | None = None) -> dict:
     same_data = data.describe()["fingerprint"] == trained_on["fingerprint"]
     run.write(
         f"evaluation_{options.split}_{options.checkpoint}.json",
-        {"split": options.split, "checkpoint": options.checkpoint, "same_data_as_training": same_data, "metrics": metrics},
+        {
+            "split": options.split,
+            "checkpoint": options.checkpoint,
+            "same_data_as_training": same_data,
+            "metrics": metrics,
+        },
     )
     if not same_data:
         print(f"note: these are other data than {run.folder} was trained on (their fingerprints differ)")

@@ -6,6 +6,7 @@ import lightning as L
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
 
 
 def average_precision_per_class(scores: Tensor, target: Tensor) -> Tensor:
@@ -47,11 +48,7 @@ class _ScoresAndTargets(Metric):
 
     def gathered(self) -> tuple[Tensor, Tensor]:
         """All scores (S, classes) and targets."""
-        scores, targets = self.scores, self.targets
-        # after synchronisation torchmetrics has joined the lists
-        if isinstance(scores, list):
-            return torch.cat(scores), torch.cat(targets)
-        return scores, targets
+        return dim_zero_cat(self.scores), dim_zero_cat(self.targets)
 
 
 class MultiLabelMetrics(_ScoresAndTargets):
@@ -80,6 +77,9 @@ COUNTS = ("samples", "map_classes")
 
 def metrics_of(trainer: L.Trainer, split: str) -> dict[str, float]:
     """The last metrics that a trainer logged for a split, without the split's name; counts are whole numbers."""
-    logged = {name.removeprefix(f"{split}/"): value.item() for name, value in trainer.callback_metrics.items()
-              if name.startswith(f"{split}/")}
+    logged = {
+        name.removeprefix(f"{split}/"): value.item()
+        for name, value in trainer.callback_metrics.items()
+        if name.startswith(f"{split}/")
+    }
     return {name: int(value) if name in COUNTS else value for name, value in logged.items()}

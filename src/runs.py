@@ -1,13 +1,13 @@
 """The run folder: what a run leaves behind, and how it is read back.
 
-    runs/<experiment>/<cell>/seed<k>/
-      config.yaml         the complete configuration; `python -m src.fit --config` takes it again
-      environment.json    git commit, packages, hardware, torch's switches
-      data.json           fingerprint of the data's bytes, size and membership of the splits, the data spec
-      metrics.csv         losses and metrics over training
-      results.json        final metrics with their sample counts, parameters, FLOPs, samples/s, peak memory, wall time
-      checkpoints/        last.ckpt, best.ckpt
-      wandb/              W&B's files
+runs/<experiment>/<cell>/seed<k>/
+  config.yaml         the complete configuration; `python -m src.fit --config` takes it again
+  environment.json    git commit, packages, hardware, torch's switches
+  data.json           fingerprint of the data's bytes, size and membership of the splits, the data spec
+  metrics.csv         losses and metrics over training
+  results.json        final metrics with their sample counts, parameters, FLOPs, samples/s, peak memory, wall time
+  checkpoints/        last.ckpt, best.ckpt
+  wandb/              W&B's files
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Run:
     def create(cls, folder: Path, config: dict) -> Run:
         """A new folder with config.yaml and environment.json. An older run of that name is kept as seed<k>.1, .2, ..."""
         run = cls(folder)
-        if rank_zero_only.rank == 0:
+        if getattr(rank_zero_only, "rank", 0) == 0:
             if folder.exists():
                 number = 1
                 while (kept := folder.with_name(f"{folder.name}.{number}")).exists():

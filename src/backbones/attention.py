@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from src.backbones.read import Elements, read_elements
+
 
 class MLP(nn.Module):
     """LayerNorm, linear, GELU, linear: what follows every attend (Perceiver, appendix E)."""
@@ -16,11 +18,6 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down(F.gelu(self.up(self.norm(x))))
-
-
-def normalise(elements: Tensor, eps: float = 1e-5) -> Tensor:
-    """LayerNorm without its affine map: what all cross-attends of a network share of the byte array."""
-    return F.layer_norm(elements, elements.shape[-1:], eps=eps)
 
 
 class CrossAttend(nn.Module):
@@ -44,19 +41,15 @@ class CrossAttend(nn.Module):
         self.out = nn.Linear(width, latent_dim)
         self.mlp = MLP(latent_dim, widening)
 
-    def forward(self, latents: Tensor, normalised: Tensor, mask: Tensor | None = None) -> Tensor:
-        """normalised: (B, M, C), what `normalise` gives. mask: (B, M), True where an element may be read."""
+    def forward(self, latents: Tensor, segments: list[Elements], chunk: int) -> Tensor:
+        """segments: the elements of all modalities, prepared once for all cross-attends, read `chunk` at a time."""
         gain, bias = self.norm_inputs.weight, self.norm_inputs.bias
         heads = (self.heads, -1)
         query = self.query(self.norm_latents(latents)).unflatten(-1, heads)  # (B, N, h, d)
         key_map = self.key.weight.unflatten(0, heads)  # (h, d, C)
         value_map = self.value.weight.unflatten(0, heads)
-        asked = torch.einsum("bnhd,hdc->bhnc", query, key_map) * gain
-        elements = normalised[:, None]  # all heads read the same elements
-        may_read = None if mask is None else mask[:, None, None, :]
-        read = F.scaled_dot_product_attention(
-            asked, elements, elements, attn_mask=may_read, scale=query.shape[-1] ** -0.5
-        )
+        asked = torch.einsum("bnhd,hdc->bhnc", query, key_map) * (gain * query.shape[-1] ** -0.5)
+        read = read_elements(asked.flatten(1, 2), segments, chunk).unflatten(1, (self.heads, -1))
         values = torch.einsum("bhnc,hdc->bnhd", read * gain + bias, value_map).flatten(2) + self.value.bias
         latents = latents + self.out(values)
         return latents + self.mlp(latents)
@@ -79,4 +72,3 @@ class SelfAttend(nn.Module):
         read = F.scaled_dot_product_attention(query, key, value)
         latents = latents + self.out(read.transpose(1, 2).flatten(2))
         return latents + self.mlp(latents)
-

@@ -29,7 +29,9 @@ class ResNet(nn.Module):
         self.positions = positions
         channels = spec.channels + (spec.position_channels if positions else 0)
         if not name.startswith("resnet") or not timm.is_model(name):
-            raise UserError(f"ResNet name {name!r} is not one of timm's: choose from {timm.list_models('resnet*d', '')}")
+            raise UserError(
+                f"ResNet name {name!r} is not one of timm's: choose from {timm.list_models('resnet*d', '')}"
+            )
         self.network = timm.create_model(name, in_chans=channels, num_classes=0, global_pool="")
         self.num_features = self.network.num_features
 
@@ -86,7 +88,7 @@ class Transformer(nn.Module):
 
         def down(x: Tensor) -> Tensor:
             picture = x.transpose(-1, -2).unflatten(-1, grid)
-            return F.adaptive_avg_pool2d(picture, small).flatten(-2).transpose(-1, -2)
+            return F.adaptive_avg_pool2d(picture, (small[0], small[1])).flatten(-2).transpose(-1, -2)
 
         return ByteArray(down(byte_array.values), down(byte_array.positions), small)
 

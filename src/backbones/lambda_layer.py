@@ -63,7 +63,7 @@ class LambdaLayer(nn.Module):
         keys = self.to_keys(c).transpose(1, 2).unflatten(1, (k, u))  # (B, k, u, m)
         if mask is not None:
             real = mask.flatten(1)[:, None, None, :]
-            keys = keys.masked_fill(~real, float("-inf"))
+            keys = keys.masked_fill(~real, torch.finfo(keys.dtype).min)  # finite: a context may be masked whole
             values = values * real
         content = torch.einsum("bkum,bvum->bkv", keys.softmax(dim=-1), values)
         y = torch.einsum("bhkn,bkv->bhvn", q, content)
@@ -75,8 +75,14 @@ class LambdaLayer(nn.Module):
 
     def relative_embeddings(self, grid: tuple[int, ...], device: torch.device) -> Tensor:
         """E for every pair of query and key of a grid: (n, m, k, u)."""
-        if len(grid) != len(self.grid) or any(length > most for length, most in zip(grid, self.grid, strict=True)):
-            raise UserError(f"LambdaLayer learned positions up to grid {self.grid}, got {grid}: build it with that grid")
+        if (
+            self.grid is None
+            or len(grid) != len(self.grid)
+            or any(length > most for length, most in zip(grid, self.grid, strict=True))
+        ):
+            raise UserError(
+                f"LambdaLayer learned positions up to grid {self.grid}, got {grid}: build it with that grid"
+            )
         return self.embeddings.flatten(0, -3)[relative_rows(grid, self.grid).to(device)]
 
 

@@ -23,16 +23,18 @@ class LambdaBlock(nn.Module):
         self.stride = stride
         self.narrow = nn.Sequential(nn.Conv1d(dim, width, 1, bias=False), nn.BatchNorm1d(width), nn.ReLU())
         self.mix = LambdaLayer(width, width, key_depth, heads, grid=grid)
-        self.widen = nn.Sequential(
-            nn.BatchNorm1d(width), nn.ReLU(), nn.Conv1d(width, dim_out, 1, bias=False), nn.BatchNorm1d(dim_out)
-        )
-        nn.init.zeros_(self.widen[-1].weight)  # a new block is the identity
+        last = nn.BatchNorm1d(dim_out)
+        nn.init.zeros_(last.weight)  # a new block is the identity
+        self.widen = nn.Sequential(nn.BatchNorm1d(width), nn.ReLU(), nn.Conv1d(width, dim_out, 1, bias=False), last)
         self.shortcut = nn.Identity() if dim == dim_out else nn.Conv1d(dim, dim_out, 1, bias=False)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(B, dim, *grid) and its mask (B, *grid) to (B, dim_out, *grid / stride) and its mask."""
         y = on_elements(self.narrow, x)
         y = pool(self.mix(y, mask=mask), self.stride)
-        return F.relu(on_elements(self.shortcut, pool(x, self.stride)) + on_elements(self.widen, y))
+        if mask is not None:
+            mask = pool(mask[:, None].float(), self.stride)[:, 0] > 0
+        return F.relu(on_elements(self.shortcut, pool(x, self.stride)) + on_elements(self.widen, y)), mask
 
 
 def on_elements(layer: nn.Module, x: Tensor) -> Tensor:
@@ -45,7 +47,8 @@ def pool(x: Tensor, stride: int) -> Tensor:
     if stride == 1:
         return x
     pools = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-    return pools[x.dim() - 2](x, stride, stride, ceil_mode=True)
+    block = tuple(min(stride, length) for length in x.shape[2:])
+    return pools[x.dim() - 2](x, block, block, ceil_mode=True)
 
 
 class LambdaNet(nn.Module):
@@ -106,13 +109,14 @@ class Tower(nn.Module):
             nn.BatchNorm1d(dim),
             nn.ReLU(),
         )
-        self.blocks = nn.ModuleList()
+        blocks = []
         for stage, width in enumerate(widths):
             for block in range(blocks_per_stage):
                 stride = 2 if stage and block == 0 and grid is not None else 1
-                self.blocks.append(LambdaBlock(dim, width, stride, key_depth, heads, grid))
+                blocks.append(LambdaBlock(dim, width, stride, key_depth, heads, grid))
                 dim = width
                 grid = None if grid is None else tuple(ceil(length / stride) for length in grid)
+        self.blocks = nn.ModuleList(blocks)
 
     def forward(self, byte_array: ByteArray) -> Tensor:
         x, mask = byte_array.concat().transpose(1, 2), byte_array.mask
@@ -124,9 +128,7 @@ class Tower(nn.Module):
                 mask = merge_cells(mask[:, None].float().unflatten(2, self.grid), self.patch).amax(1) > 0
         x = on_elements(self.embed, x)
         for block in self.blocks:
-            x = block(x, mask)
-            if mask is not None:
-                mask = pool(mask[:, None].float(), block.stride)[:, 0] > 0
+            x, mask = block(x, mask)
         if mask is None:
             return x.flatten(2).mean(dim=-1)
         real = mask.flatten(1)[:, None]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from datamodules import ByteArray, DataSpec, UserError
-from src.backbones.attention import CrossAttend, SelfAttend, normalise
+from src.backbones.attention import CrossAttend, SelfAttend
+from src.backbones.read import Elements, Plan, prepare, reading_plan
 
 LEARNED_POSITION_CHANNELS = 128  # appendix D
 MODALITY_CHANNELS = 4  # of the learned modality vector on the widest modality, as AudioSet's video has (section 4.2)
@@ -49,6 +50,8 @@ class Perceiver(nn.Module):
         if latent_dim % self_heads:
             raise UserError(f"latent_dim {latent_dim} does not divide by self_heads {self_heads}: change one")
         self.num_features = latent_dim
+        self.rows = num_latents * cross_heads  # what one cross-attend asks of the elements
+        self.modalities = list(data_spec.modalities)
         self.cross_weights = weight_sets("cross_weights", cross_weights, [0] + [1] * (cross_attends - 1))
         self.latent_weights = weight_sets("latent_weights", latent_weights, [0] * cross_attends)
         self.modality_dropout = modality_dropout or {}
@@ -72,41 +75,28 @@ class Perceiver(nn.Module):
             CrossAttend(latent_dim, input_dim, cross_heads, widening) for _ in range(max(self.cross_weights) + 1)
         )
         self.transformers = nn.ModuleList(
-            nn.ModuleList(SelfAttend(latent_dim, self_heads, widening) for _ in range(self_attends_per_block))
+            nn.Sequential(*(SelfAttend(latent_dim, self_heads, widening) for _ in range(self_attends_per_block)))
             for _ in range(max(self.latent_weights) + 1)
         )
-        self.elements = sum(modality.elements for modality in data_spec.modalities.values())
+        self.num_elements = sum(modality.elements for modality in data_spec.modalities.values())
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
         """Byte arrays of the data spec's modalities to latents (B, N, D)."""
-        elements, mask = self.join(inputs)
-        elements = normalise(elements)
-        latents = self.latents.expand(len(elements), -1, -1)
+        first = next(iter(inputs.values())).values
+        plan = reading_plan(len(first), self.rows, first.dtype, first.device)
+        segments = [self.elements(name, inputs[name], plan) for name in self.modalities]
+        latents = self.latents.expand(len(first), -1, -1)
         for cross_set, latent_set in zip(self.cross_weights, self.latent_weights, strict=True):
-            latents = self.cross[cross_set](latents, elements, mask)
-            for self_attend in self.transformers[latent_set]:
-                latents = self_attend(latents)
+            latents = self.cross[cross_set](latents, segments, plan.chunk)
+            latents = self.transformers[latent_set](latents)
         return latents
 
-    def join(self, inputs: dict[str, ByteArray]) -> tuple[Tensor, Tensor | None]:
-        """All modalities along M, each padded to one width with its learned modality vector (section 4.2): the elements
-        (B, M, C) and which of them are real (B, M), None if all are."""
-        parts, masks = [], []
-        for name, byte_array in inputs.items():
-            if name in self.positions:
-                values, positions = byte_array.values, self.positions[name]
-                part = torch.cat([values, positions.expand(len(values), -1, -1)], dim=-1)
-            else:
-                part = byte_array.concat()
-            if name in self.modality_vectors:
-                vector = self.modality_vectors[name].to(part.dtype)
-                part = torch.cat([part, vector.expand(*part.shape[:2], -1)], dim=-1)
-            parts.append(part)
-            masks.append(self.mask_of(name, byte_array))
-        if all(mask is None for mask in masks):
-            return torch.cat(parts, dim=1), None
-        full = [p.new_ones(p.shape[:2], dtype=torch.bool) if m is None else m for p, m in zip(parts, masks, strict=True)]
-        return torch.cat(parts, dim=1), torch.cat(full, dim=1)
+    def elements(self, name: str, byte_array: ByteArray, plan: Plan) -> Elements:
+        """A modality's elements: values, positions (the byte array's or learned ones) and, where there are several
+        modalities, the learned vector that pads all to one width (section 4.2)."""
+        positions = self.positions[name] if name in self.positions else byte_array.positions
+        vector = self.modality_vectors[name] if name in self.modality_vectors else None
+        return prepare(byte_array.values, positions, vector, self.mask_of(name, byte_array), plan)
 
     def mask_of(self, name: str, byte_array: ByteArray) -> Tensor | None:
         """The byte array's mask, with modality dropout while training."""
@@ -119,7 +109,7 @@ class Perceiver(nn.Module):
 
     def receptive_field(self) -> int:
         """Elements that the first layer's units can see: all (table 2)."""
-        return self.elements
+        return self.num_elements
 
 
 def truncated_normal(*shape: int) -> nn.Parameter:

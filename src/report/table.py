@@ -20,7 +20,11 @@ def runs_frame(runs: list[Run], split: str = "test") -> pd.DataFrame:
     letters: dict[tuple, str] = {}
     for run in runs:
         results, data = run.read("results.json"), run.read("data.json")
-        same = (data["dataset"], data["fingerprint"], *(data["splits"][s]["keys_sha256"] for s in sorted(data["splits"])))
+        same = (
+            data["dataset"],
+            data["fingerprint"],
+            *(data["splits"][s]["keys_sha256"] for s in sorted(data["splits"])),
+        )
         letter = letters.setdefault(same, chr(ord("A") + len(letters)) if len(letters) < 26 else str(len(letters)))
         metrics = results["metrics"].get(split, {})
         rows.append(

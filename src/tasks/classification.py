@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
+from typing import Any
 
 import lightning as L
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.flop_counter import FlopCounterMode
+from torchmetrics import Metric
 
 from datamodules import Batch, ByteArray, DataSpec
 from src.metrics import MultiLabelMetrics, SingleLabelMetrics
@@ -40,11 +43,12 @@ class Classification(L.LightningModule):
         self.make_optimizer, self.schedule = optimizer, schedule or Constant()
         self.label_smoothing = label_smoothing
         self.backbone = backbone(data_spec)
-        self.head = nn.Linear(self.backbone.num_features, data_spec.num_classes)
+        width: Any = self.backbone.num_features
+        self.head = nn.Linear(width, data_spec.num_classes)
         single = data_spec.task == "single_label"
         self.monitor = "top1" if single else "map"
         metrics = SingleLabelMetrics if single else MultiLabelMetrics
-        self.metrics = nn.ModuleDict({"val": metrics(), "test": metrics()})
+        self.val_metrics, self.test_metrics = metrics(), metrics()
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
         """Class scores (B, classes), before softmax or sigmoid."""
@@ -63,32 +67,31 @@ class Classification(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.evaluate(batch, "val")
+        self.evaluate(batch, "val", self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.evaluate(batch, "test")
+        self.evaluate(batch, "test", self.test_metrics)
 
-    def evaluate(self, batch: Batch, split: str) -> None:
+    def evaluate(self, batch: Batch, split: str, metrics: Metric) -> None:
         scores = self(batch.inputs)
-        self.metrics[split].update(scores, batch.target, batch.weight)
+        metrics.update(scores, batch.target, batch.weight)
         loss = self.loss(scores, batch.target)
         real = batch.weight.sum()
         mean = (loss * batch.weight).sum() / real.clamp(min=1)
         self.log(f"{split}/loss", mean, batch_size=int(real), on_epoch=True, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        self.report("val")
+        self.report("val", self.val_metrics)
 
     def on_test_epoch_end(self) -> None:
-        self.report("test")
+        self.report("test", self.test_metrics)
 
-    def report(self, split: str) -> None:
-        metric = self.metrics[split]
-        for name, value in metric.compute().items():
+    def report(self, split: str, metrics: Metric) -> None:
+        for name, value in metrics.compute().items():
             self.log(f"{split}/{name}", value.float().to(self.device))
-        metric.reset()
+        metrics.reset()
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self.make_optimizer(self.parameters())
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, total))

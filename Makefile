@@ -1,0 +1,45 @@
+# Every target makes .venv when it is missing or older than the lock, and does nothing again when it is current.
+PYTHON ?= python3.11
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint format lock bench clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+quickstart: $(READY) ## train a Perceiver on sight and sound and print what it reached (5 minutes)
+	$(BIN)/python -m src.fit --config configs/quickstart.yaml
+
+test: $(READY) ## all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## style, imports and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyrefly check
+
+format: $(READY) ## rewrite files in the project's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: $(READY) ## renew requirements.lock from the ranges in pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --extra dev --upgrade --generate-hashes \
+		--no-emit-index-url --no-emit-find-links --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+		--custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+bench: $(READY) ## time the backbones side by side, CSV into results/
+	$(BIN)/python -m src.benchmark backbones
+
+clean: ## remove what the targets made, data and runs excepted
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# uv, itself taken from the lock with its hash, installs the rest in parallel
+$(READY): requirements.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@sed -n '/^uv==/,/# via/p' requirements.lock > .venv/uv.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
+	$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	@touch $@

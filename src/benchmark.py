@@ -1,0 +1,27 @@
+"""Measure speed side by side: `python -m src.benchmark backbones`. CSV goes into results/, hardware in the file name."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+from src.cli import run_command
+
+BENCHMARKS = {
+    "backbones": "a training step of every backbone on the same batch",
+}
+
+
+def main(args: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser("python -m src.benchmark", description=__doc__, allow_abbrev=False)
+    names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    for name, what in BENCHMARKS.items():
+        one = names.add_parser(name, help=what, description=what, allow_abbrev=False)
+        one.add_argument("--rounds", type=int, help="how often each case is timed")
+    options = vars(parser.parse_args(args))
+    module = import_module(f"src.benchmarks.{options.pop('name')}")
+    module.run(**{key: value for key, value in options.items() if value is not None})
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,112 @@
+"""The baselines: what they take, what they give, and what the transformer does not depend on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from timm.models.resnet import BasicBlock
+
+from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
+from src.backbones import ResNet, Transformer
+
+SMALL = {"dim": 16, "depth": 2, "heads": 4}
+IMAGE = DataSpec({"image": ModalitySpec(3, 10, 64 * 48, (64, 48), 2)}, "single_label", ("a", "b"))
+
+
+@pytest.mark.parametrize(("spec", "elements"), [("image_spec", 48), ("clip_spec", 36), ("set_spec", 20)])
+def test_transformer_gives_features_of_all_elements(spec, elements, request):
+    spec = request.getfixturevalue(spec)
+    model = Transformer(spec, **SMALL)
+    assert model(spec.example_inputs(3)).shape == (3, elements, 16)
+    assert model.num_features == 16
+    assert model.receptive_field() == elements
+
+
+def test_transformer_averages_large_grids_down(image_spec):
+    model = Transformer(image_spec, **SMALL, max_side=4)
+    image = image_spec.example_inputs(2)["image"]
+    assert model({"image": image}).shape == (2, 4 * 4, 16)
+    assert model.receptive_field() == 16
+    small = model.shrink(image)
+    assert small.grid == (4, 4)
+    values = image.values.reshape(2, 8, 6, 3)
+    torch.testing.assert_close(small.values[:, 0], values[:, :2, :2].mean(dim=(1, 2)))
+    torch.testing.assert_close(small.positions[0], image.positions.reshape(8, 6, 10)[:2, :2].mean(dim=(0, 1)))
+
+
+@pytest.mark.parametrize("spec", ["image_spec", "set_spec"])
+@pytest.mark.parametrize("own_order", [False, True])
+def test_permuting_elements_permutes_the_transformers_features(spec, own_order, request):
+    spec = request.getfixturevalue(spec)
+    model = Transformer(spec, **SMALL).double()
+    ((name, array),) = spec.example_inputs(3).items()
+    array = array.to(torch.float64)
+    count = array.values.shape[1]
+    order = torch.stack([torch.randperm(count) for _ in range(3)]) if own_order else torch.randperm(count)
+    rows = torch.arange(3)[:, None]
+    wanted = model({name: array})[rows, order.expand(3, -1)]
+    torch.testing.assert_close(model({name: array.permute(order)}), wanted, rtol=1e-12, atol=1e-12)
+
+
+def test_padding_with_a_mask_changes_no_feature_of_the_transformer(set_spec):
+    model = Transformer(set_spec, **SMALL).double()
+    points = set_spec.example_inputs(3)["points"].to(torch.float64)
+    longer = replace(points, mask=(torch.arange(20) < 13).expand(3, -1))
+    shorter = ByteArray(points.values[:, :13], points.positions[:13])
+    found = model({"points": longer})[:, :13]
+    torch.testing.assert_close(found, model({"points": shorter}), rtol=1e-12, atol=1e-12)
+
+
+def test_a_mask_of_one_modality_leaves_the_others_readable(clip_spec):
+    model, inputs = Transformer(clip_spec, **SMALL).double(), clip_spec.example_inputs(2)
+    inputs = {name: array.to(torch.float64) for name, array in inputs.items()}
+    hidden = replace(inputs["audio"], mask=torch.zeros(2, 12, dtype=torch.bool))
+    noise = replace(hidden, values=torch.randn_like(hidden.values))
+    found = [model({**inputs, "audio": audio})[:, 12:] for audio in (hidden, noise)]
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("positions", "channels"), [(False, 3), (True, 13)])
+def test_resnet_reads_channels_and_positions_if_asked(positions, channels):
+    model = ResNet(IMAGE, name="resnet18", positions=positions)
+    assert model.network.conv1.in_channels == channels
+    assert model(IMAGE.example_inputs(2)).shape == (2, 2 * 2, 512)  # 64 x 48 at a stride of 32, rounded up
+    assert model.num_features == 512
+    assert model.receptive_field() == 49
+
+
+def test_resnet_sees_the_picture_and_not_its_transpose():
+    model = ResNet(IMAGE, name="resnet18").eval()
+    picture = torch.randn(1, 3, 64, 48)
+    byte_array = ByteArray(picture.flatten(2).transpose(1, 2), torch.zeros(64 * 48, 10), (64, 48))
+    wanted = model.network(picture).flatten(2).transpose(1, 2)
+    torch.testing.assert_close(model({"image": byte_array}), wanted)
+
+
+@pytest.mark.parametrize("spec", ["clip_spec", "set_spec"])
+def test_resnet_refuses_several_modalities_and_sets(spec, request):
+    with pytest.raises(UserError, match="ResNet takes one modality on a 2-D grid"):
+        ResNet(request.getfixturevalue(spec), name="resnet18")
+
+
+@pytest.mark.parametrize("name", ["resnet19", "vit_base_patch16_224"])
+def test_resnet_refuses_other_names_in_one_line(name):
+    with pytest.raises(UserError, match=f"{name}.*resnet18") as caught:
+        ResNet(IMAGE, name=name)
+    assert len(str(caught.value)) < 400
+
+
+def test_resnet_refuses_permuted_elements():
+    image = IMAGE.example_inputs(1)["image"]
+    with pytest.raises(UserError, match="permuted"):
+        ResNet(IMAGE, name="resnet18")({"image": image.permute(torch.randperm(64 * 48))})
+
+
+def test_gradients_reach_all_parameters(clip_spec):
+    resnet = ResNet(IMAGE, name="resnet18")
+    for block in resnet.modules():
+        if isinstance(block, BasicBlock):  # the last BatchNorm of a block starts from zero
+            torch.nn.init.ones_(block.bn2.weight)
+    for model, spec in ((Transformer(clip_spec, **SMALL), clip_spec), (resnet, IMAGE)):
+        model(spec.example_inputs(4)).square().sum().backward()
+        assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []

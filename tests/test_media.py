@@ -1,0 +1,167 @@
+"""Clips survive encoding and decoding: the right frames and the right sound at the right time."""
+
+import io
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from datamodules import BadSampleError
+from datamodules.media import AudioWindow, VideoWindow, decode_clip, encode_clip
+
+FPS, RATE, FRAMES, SIDE = 25, 16_000, 50, 32  # two seconds
+LEVELS = 20 + 4 * np.arange(FRAMES)  # every frame has its own grey
+
+
+def noise(samples: int, rate: int, seed: int = 0) -> np.ndarray:
+    """Noise below 1.5 kHz, which every rate of these tests carries: int16."""
+    spectrum = np.fft.rfft(np.random.default_rng(seed).normal(size=samples))
+    spectrum[np.fft.rfftfreq(samples, 1 / rate) > 1500] = 0
+    wave = np.fft.irfft(spectrum, samples)
+    return (wave / np.abs(wave).max() * 20_000).astype(np.int16)
+
+
+SOUND = noise(FRAMES * RATE // FPS, RATE)
+
+
+@pytest.fixture(scope="module")
+def clip() -> bytes:
+    frames = np.broadcast_to(LEVELS[:, None, None, None], (FRAMES, SIDE, SIDE, 3)).astype(np.uint8)
+    return encode_clip(frames, FPS, SOUND, RATE)
+
+
+def frame_numbers(video: torch.Tensor) -> list[int]:
+    """Which frames of `clip` these are, by their grey."""
+    return ((video.float().mean((1, 2, 3)) - 20) / 4).round().int().tolist()
+
+
+def lag_and_correlation(decoded: np.ndarray, expected: np.ndarray) -> tuple[int, float]:
+    """By how many samples `decoded` comes late, and how alike the two are there."""
+    a, b = decoded - decoded.mean(), expected - expected.mean()
+    products = np.correlate(a, b, "full") / (np.linalg.norm(a) * np.linalg.norm(b))
+    return int(products.argmax()) - (len(b) - 1), float(products.max())
+
+
+def without(kind: str) -> bytes:
+    """A clip that has sound or video only."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        if kind == "audio":
+            stream = container.add_stream("libx264", rate=FPS)
+            stream.height = stream.width = SIDE
+            stream.pix_fmt = "yuv420p"
+            frames = [av.VideoFrame.from_ndarray(np.zeros((SIDE, SIDE, 3), np.uint8), format="rgb24")]
+        else:
+            stream = container.add_stream("aac", rate=RATE, layout="mono")
+            frames = [av.AudioFrame.from_ndarray(SOUND[None], format="s16", layout="mono")]
+            frames[0].sample_rate, frames[0].time_base = RATE, Fraction(1, RATE)
+        for frame in frames:
+            frame.pts = 0
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return file.getvalue()
+
+
+def test_sound_comes_back_without_delay(clip):
+    video, sound = decode_clip(clip, 0.0, None, AudioWindow(len(SOUND), RATE))
+    assert video is None
+    assert sound.dtype == torch.int16
+    lag, correlation = lag_and_correlation(sound.numpy().astype(float), SOUND.astype(float))
+    assert lag == 0
+    assert correlation > 0.95
+
+
+def test_frames_come_back_in_order_and_alike(clip):
+    video, sound = decode_clip(clip, 0.0, VideoWindow(FRAMES, FPS, SIDE, SIDE), None)
+    assert sound is None
+    assert (video.dtype, video.shape) == (torch.uint8, (FRAMES, SIDE, SIDE, 3))
+    assert frame_numbers(video) == list(range(FRAMES))
+
+
+def test_pictures_correlate_with_what_was_encoded():
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    frames = [128 + 80 * np.sin((rows + t) / 4) * np.cos(columns / 5) for t in range(8)]
+    frames = np.repeat(np.stack(frames)[..., None], 3, -1).astype(np.uint8)
+    video, _ = decode_clip(encode_clip(frames, FPS, SOUND[:4000], RATE), 0.0, VideoWindow(8, FPS, SIDE, SIDE), None)
+    for decoded, encoded in zip(video.numpy(), frames, strict=True):
+        assert np.corrcoef(decoded.ravel(), encoded.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("first", [1, 13, 30])
+def test_start_in_mid_clip_picks_the_right_frames_and_sound(clip, first):
+    start = first / FPS
+    video, sound = decode_clip(clip, start, VideoWindow(8, FPS, SIDE, SIDE), AudioWindow(5120, RATE))
+    assert frame_numbers(video) == list(range(first, first + 8))
+    begin = round(start * RATE)
+    lag, correlation = lag_and_correlation(sound.numpy().astype(float), SOUND[begin : begin + 5120].astype(float))
+    assert lag == 0
+    assert correlation > 0.9
+
+
+def test_start_between_two_frames_gives_the_one_that_is_shown(clip):
+    video, _ = decode_clip(clip, 10.5 / FPS, VideoWindow(3, FPS, SIDE, SIDE), None)
+    assert frame_numbers(video) == [10, 11, 12]
+
+
+def test_half_the_frame_rate_takes_every_other_frame(clip):
+    video, _ = decode_clip(clip, 4 / FPS, VideoWindow(10, 12.5, SIDE, SIDE), None)
+    assert frame_numbers(video) == list(range(4, 24, 2))
+
+
+def test_twice_the_frame_rate_shows_every_frame_twice(clip):
+    video, _ = decode_clip(clip, 0.0, VideoWindow(10, 50, SIDE, SIDE), None)
+    assert frame_numbers(video) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize("start", [0.0, 0.52])
+def test_another_rate_changes_the_samples_and_not_their_time(clip, start):
+    _, sound = decode_clip(clip, start, None, AudioWindow(8000, 8000))
+    begin = round(start * RATE)
+    expected = SOUND[begin : begin + 16_000 : 2].astype(float)  # noise has nothing above 1.5 kHz, so this is exact
+    lag, correlation = lag_and_correlation(sound.numpy().astype(float), expected)
+    assert lag == 0
+    assert correlation > 0.95
+
+
+def test_frames_are_scaled_to_the_window(clip):
+    video, _ = decode_clip(clip, 0.0, VideoWindow(3, FPS, 16, 24), None)
+    assert video.shape == (3, 16, 24, 3)
+    assert frame_numbers(video) == [0, 1, 2]
+
+
+def test_short_clip_holds_the_last_frame_and_goes_silent(clip):
+    video, sound = decode_clip(clip, 46 / FPS, VideoWindow(8, FPS, SIDE, SIDE), AudioWindow(RATE, RATE))
+    assert frame_numbers(video) == [46, 47, 48, 49, 49, 49, 49, 49]
+    heard = RATE * 4 // FPS
+    assert sound[:heard].float().std() > 1000
+    assert not sound[heard + 1024 :].any()  # an AAC frame is 1,024 samples
+
+
+def test_window_behind_the_end_is_the_last_frame_and_silence(clip):
+    video, sound = decode_clip(clip, 10.0, VideoWindow(2, FPS, SIDE, SIDE), AudioWindow(100, RATE))
+    assert frame_numbers(video) == [49, 49]
+    assert not sound.any()
+
+
+@pytest.mark.parametrize("content", [b"", b"no clip at all", bytes(1000)])
+def test_what_is_no_clip_is_a_bad_sample(content):
+    with pytest.raises(BadSampleError, match="cannot be decoded"):
+        decode_clip(content, 0.0, VideoWindow(2, FPS, SIDE, SIDE), AudioWindow(100, RATE))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_truncated_clip_is_a_bad_sample(clip, share):
+    with pytest.raises(BadSampleError, match="cannot be decoded"):
+        decode_clip(clip[: int(len(clip) * share)], 0.0, VideoWindow(2, FPS, SIDE, SIDE), AudioWindow(100, RATE))
+
+
+def test_missing_stream_is_a_bad_sample_only_where_it_is_asked_for():
+    video, audio = VideoWindow(1, FPS, SIDE, SIDE), AudioWindow(100, RATE)
+    with pytest.raises(BadSampleError, match="has no audio stream"):
+        decode_clip(without("audio"), 0.0, video, audio)
+    with pytest.raises(BadSampleError, match="has no video stream"):
+        decode_clip(without("video"), 0.0, video, audio)
+    assert decode_clip(without("audio"), 0.0, video, None)[0] is not None
+    assert decode_clip(without("video"), 0.0, None, audio)[1] is not None

@@ -1,0 +1,118 @@
+"""Metrics against scikit-learn's, and on several real processes against one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from sklearn.metrics import average_precision_score, top_k_accuracy_score
+from torch import Tensor
+
+from src.metrics import MultiLabelMetrics, SingleLabelMetrics, average_precision_per_class
+
+
+def labelled_scores(samples: int = 61, classes: int = 7, levels: int | None = None) -> tuple[Tensor, Tensor]:
+    """Scores, with ties where there are but a few levels, and labels in which class 3 has no positive."""
+    generator = torch.Generator().manual_seed(7)
+    scores = torch.randn(samples, classes, generator=generator, dtype=torch.float64)
+    if levels:
+        scores = (scores * levels).round() / levels
+    target = (torch.rand(samples, classes, generator=generator) < 0.3).long()
+    target[:, 3] = 0
+    return scores, target
+
+
+@pytest.mark.parametrize("levels", [None, 5, 1])
+def test_average_precision_equals_scikit_learns_with_and_without_ties(levels):
+    scores, target = labelled_scores(levels=levels)
+    found = average_precision_per_class(scores, target)
+    for label in {*range(7)} - {3}:
+        wanted = average_precision_score(target[:, label].numpy(), scores[:, label].numpy())
+        assert found[label].item() == pytest.approx(wanted, rel=1e-12)
+    assert found[3].isnan()
+
+
+def test_average_precision_where_all_scores_are_equal_is_the_share_of_positives():
+    target = torch.tensor([[1], [0], [0], [1], [0]])
+    assert average_precision_per_class(torch.zeros(5, 1), target).item() == pytest.approx(0.4, rel=1e-15)
+
+
+def test_map_is_the_mean_over_classes_with_a_positive_and_says_how_many():
+    scores, target = labelled_scores()
+    metrics = MultiLabelMetrics()
+    metrics.update(scores, target, torch.ones(61))
+    found = metrics.compute()
+    kept = [label for label in range(7) if label != 3]
+    as_kept = scores.float().numpy()[:, kept]
+    wanted = average_precision_score(target.numpy()[:, kept], as_kept, average="macro")
+    assert found["map"].item() == pytest.approx(wanted, rel=1e-12)
+    assert (found["map_classes"].item(), found["samples"].item()) == (6, 61)
+
+
+@pytest.mark.parametrize("kind", [MultiLabelMetrics, SingleLabelMetrics])
+def test_samples_of_weight_zero_are_left_out(kind):
+    scores, target = labelled_scores()
+    target = target if kind is MultiLabelMetrics else target.argmax(dim=1)
+    weight = (torch.rand(61) < 0.7).float()
+    real = weight > 0
+    padded, plain = kind(), kind()
+    padded.update(scores, target, weight)
+    plain.update(scores[real], target[real], torch.ones(int(real.sum())))
+    assert padded.compute() == plain.compute()
+    assert padded.compute()["samples"] == real.sum()
+
+
+def test_top1_and_top5_equal_scikit_learns():
+    scores, _ = labelled_scores(samples=200)
+    target = torch.randint(7, (200,))
+    metrics = SingleLabelMetrics()
+    metrics.update(scores[:90], target[:90], torch.ones(90))
+    metrics.update(scores[90:], target[90:], torch.ones(110))
+    found = metrics.compute()
+    for k in (1, 5):
+        wanted = top_k_accuracy_score(target.numpy(), scores.numpy(), k=k, labels=np.arange(7))
+        assert found[f"top{k}"].item() == wanted
+
+
+def test_top5_is_left_out_with_five_classes_or_fewer():
+    metrics = SingleLabelMetrics()
+    metrics.update(torch.randn(4, 5), torch.zeros(4, dtype=torch.long), torch.ones(4))
+    assert set(metrics.compute()) == {"top1", "samples"}
+
+
+def all_metrics(shares: list[Tensor]) -> list[dict[str, float]]:
+    """Both kinds of metrics of some samples, updated share by share; the scores have ties."""
+    scores, target = labelled_scores(levels=4)
+    found = []
+    for metrics, labels in ((MultiLabelMetrics(), target), (SingleLabelMetrics(), scores.roll(1, 0).argmax(1))):
+        for rows in shares:
+            # as a loader does: a share ends with a padding sample of weight 0
+            weight = torch.cat([torch.ones(len(rows)), torch.zeros(1)])
+            rows = torch.cat([rows, torch.zeros(1, dtype=torch.long)])
+            metrics.update(scores[rows], labels[rows], weight)
+        found.append({name: value.item() for name, value in metrics.compute().items()})
+    return found
+
+
+def rank_metrics(rank: int, world: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    # uneven: rank 0 has one sample in four of its part, the last rank none but padding where there are three ranks
+    ranks_with_data = 2
+    places = torch.arange(61)
+    owner = torch.where(places % 4 == 0, 0, 1)
+    own = places[owner == rank] if rank < ranks_with_data else places[:0]
+    torch.save(all_metrics([own[:5], own[5:]]), folder / f"rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_metrics_on_several_processes_equal_one_process_to_the_last_digit(world, tmp_path):
+    # forked, since importing everything anew takes longer than all else; on one thread, which survives a fork
+    mp.start_processes(rank_metrics, args=(world, tmp_path), nprocs=world, start_method="fork")
+    wanted = all_metrics([torch.arange(61)])
+    assert wanted[0]["samples"] == wanted[1]["samples"] == 61
+    for rank in range(world):
+        assert torch.load(tmp_path / f"rank{rank}.pt") == wanted
