@@ -117,8 +117,7 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         self.samples_seen = 0
         self.test_split: SplitName = "test"  # what `test_dataloader` gives
         self._splits: dict[str, Split] = {}
-        self._resume: dict | None = None
-        self._epoch_shift = 0
+        self.steps_done = 0  # steps of training that a trainer has taken; the order goes on from there
 
     @abstractmethod
     def make_split(self, name: SplitName) -> Split:
@@ -146,10 +145,8 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
     def loader(self, name: SplitName, training: bool = False) -> DataLoader:
         """Compact batches of one split; pass each to `flatten`. With training=True shuffled, see OrderedBatches."""
         split = self.split(name)
-        order = OrderedBatches(len(split.keys), self.batch_size, self.seed, training, self._epoch_shift)
-        if training and self._resume is not None:
-            order.resume(**self._resume)
-            self._resume = None
+        steps_done = (lambda: self.steps_done) if training and self.trainer is not None else None
+        order = OrderedBatches(len(split.keys), self.batch_size, self.seed, training, steps_done)
         return DataLoader(
             CompactBatches(split, self.seed, self.on_bad_sample),
             batch_size=None,
@@ -166,6 +163,8 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
             "validate": ("val",),
             "test": (self.test_split,),
         }
+        if stage == "fit":
+            self.steps_done = 0  # a checkpoint, loaded later, says otherwise
         for name in needed.get(stage, SPLITS):
             self.split(name)
 
@@ -179,6 +178,8 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         return self.loader(self.test_split)
 
     def on_after_batch_transfer(self, batch: dict, dataloader_idx: int) -> Batch:
+        if self.trainer is not None and self.trainer.training:
+            self.steps_done += 1
         self._count_bad(batch)
         return self.flatten(batch)
 
@@ -195,34 +196,8 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
             )
 
     def state_dict(self) -> dict:
-        """For checkpoints: what the data are, and how far the epoch has come."""
-        state: dict = {"spec": self.spec.to_dict()}
-        if self.trainer is not None:
-            state["progress"] = self.progress(self.trainer)
-        return state
-
-    def progress(self, trainer: L.Trainer) -> dict[str, int]:
-        """Where training goes on: the epoch of the order and the steps of it that are done; and what Lightning counts."""
-        epochs = trainer.fit_loop.epoch_progress.current
-        steps = trainer.fit_loop.epoch_loop.batch_progress.current.processed
-        inside = epochs.started > epochs.processed
-        finished = epochs.started == 0 or steps >= trainer.num_training_batches
-        latest = epochs.processed if inside else epochs.processed - 1
-        return {
-            "epoch": latest + finished + self._epoch_shift,
-            "steps_done": 0 if finished else steps,
-            "trainer_epochs": epochs.processed,
-            "inside_epoch": inside,
-        }
+        """For checkpoints: what the data are, and how many steps were taken of them."""
+        return {"spec": self.spec.to_dict(), "steps_done": self.steps_done}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        progress = state_dict.get("progress")
-        if progress is None:
-            return
-        self._resume = {name: progress[name] for name in ("epoch", "steps_done")}
-        # Lightning's number for that epoch is another where `max_steps` ended a run: it counts the rest of an epoch as a
-        # new one, and a finished epoch once more
-        between = progress["steps_done"] == 0 and progress["epoch"] > 0
-        by_steps = self.trainer is not None and self.trainer.max_steps != -1
-        trainer_epoch = progress["trainer_epochs"] + (between and (progress["inside_epoch"] or by_steps))
-        self._epoch_shift = progress["epoch"] - trainer_epoch
+        self.steps_done = state_dict["steps_done"]

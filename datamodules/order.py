@@ -7,7 +7,7 @@ together, and rank r of W takes entries r, r+W, r+2W, ... of the step. So the sa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -55,27 +55,19 @@ class OrderedBatches(DistributedSampler):
     training=False: in order; every sample once, the last step padded with refs whose `real` is False.
     batch_size counts the samples of one step on all ranks together and must divide by their number.
 
-    epoch_shift: added to the epoch that `set_epoch` names, see ByteArrayDataModule.progress.
+    steps_done: tells how many steps training has taken so far, over all epochs; iteration goes on from there, in the
+        order of the epoch that this step belongs to. Left out, `set_epoch` names the epoch.
 
     It is a DistributedSampler by type only, so that Lightning calls `set_epoch` and does not put another in its place.
     """
 
-    def __init__(self, size: int, batch_size: int, seed: int, training: bool, epoch_shift: int = 0) -> None:
+    def __init__(
+        self, size: int, batch_size: int, seed: int, training: bool, steps_done: Callable[[], int] | None = None
+    ) -> None:
         if training and size < batch_size:
-            raise UserError(
-                f"batch_size {batch_size} is more than the {size} training samples: lower --data.batch_size"
-            )
+            raise UserError(f"batch_size {batch_size} is more than the {size} training samples: lower --data.batch_size")
         self.size, self.batch_size, self.seed, self.training = size, batch_size, seed, training
-        self.epoch, self.epoch_shift = 0, epoch_shift
-        self._resume: tuple[int, int] | None = None
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch + self.epoch_shift
-
-    def resume(self, epoch: int, steps_done: int) -> None:
-        """Let the next iteration be of this epoch and begin after `steps_done` steps; `len` still counts the whole epoch."""
-        self.epoch = epoch  # Lightning starts the workers before it sets the epoch
-        self._resume = (epoch, steps_done)
+        self.epoch, self.steps_done = 0, steps_done
 
     def __len__(self) -> int:
         """Steps of one epoch."""
@@ -85,13 +77,10 @@ class OrderedBatches(DistributedSampler):
         rank, world = rank_and_world()
         if self.batch_size % world:
             raise UserError(f"batch_size {self.batch_size} does not divide by {world} ranks: change --data.batch_size")
-        epoch = self.epoch if self.training else 0
-        order = epoch_order(self.size, self.seed, epoch) if self.training else list(range(self.size))
-        first = 0
-        if self._resume is not None and self.training:
-            resumed_epoch, steps_done = self._resume
-            first = steps_done if resumed_epoch == epoch else 0
-            self._resume = None
+        epoch, first = (self.epoch if self.training else 0), 0
+        if self.steps_done is not None:
+            epoch, first = divmod(self.steps_done(), len(self))
+        order = epoch_order(self.size, self.seed, epoch) if self.training else range(self.size)
         for step in range(first, len(self)):
             places = range(step * self.batch_size + rank, (step + 1) * self.batch_size, world)
             yield [SampleRef(order[min(p, self.size - 1)], epoch, p < self.size) for p in places]

@@ -9,6 +9,8 @@ import torch
 
 from datamodules import DataSpec, ModalitySpec
 
+torch.set_num_threads(1)  # for models this small more threads only wait for each other
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # what libraries say of each other
