@@ -141,9 +141,13 @@ def test_the_same_seed_repeats_every_digit_and_the_first_run_is_kept(tmp_path):
 
 
 def test_wandb_offline_files_lie_in_the_run_folder(tmp_path, monkeypatch, request):
-    wandb.teardown()  # it reads the environment once
+    def forget() -> None:
+        wandb.finish()  # Lightning goes on with an unfinished run
+        wandb.teardown()  # it reads the environment once
+
+    forget()
+    request.addfinalizer(forget)
     monkeypatch.setenv("WANDB_MODE", "offline")
-    request.addfinalizer(wandb.teardown)
     folder, _ = train(tmp_path, "--trainer.max_epochs", "1")
     (offline,) = folder.glob("wandb/offline-run-*")
     assert list(offline.glob("run-*.wandb"))
