@@ -111,6 +111,8 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         max_bad_share: float = 0.01,
     ) -> None:
         super().__init__()
+        if batch_size < 1 or num_workers < 0:
+            raise UserError(f"batch_size {batch_size}, num_workers {num_workers}: give at least 1 and at least 0")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.on_bad_sample, self.max_bad_share = on_bad_sample, max_bad_share
         self.bad_samples: list[str] = []

@@ -27,7 +27,7 @@ set_parsing_settings(subclasses_enabled=["is_pure_dataclass"])
 
 
 class ByteBenchCLI(LightningCLI):
-    """Parses a config, seeds, and builds `datamodule`, `model` and `trainer`; `run_folder` is where the run will be kept.
+    """Parses a config, seeds, and builds `datamodule`, `model` and `trainer`; `run` is where the run will be kept.
 
     recording: False builds a trainer that logs and saves nothing, for evaluation.
     """
@@ -63,9 +63,7 @@ class ByteBenchCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         seed = self.config["seed_everything"]
-        self.run_folder = (
-            Path(self.config["runs_dir"]) / self.config["experiment"] / self.config["cell"] / f"seed{seed}"
-        )
+        self.run = Run(Path(self.config["runs_dir"], self.config["experiment"], self.config["cell"], f"seed{seed}"))
         super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs) -> L.Trainer:
@@ -76,7 +74,6 @@ class ByteBenchCLI(LightningCLI):
         if not self.recording:
             config.update(enable_checkpointing=False, logger=False, callbacks=callbacks)
             return L.Trainer(**config)
-        self.run = Run.create(self.run_folder, self.full_config())
         self.throughput = Throughput()
         callbacks.append(self.throughput)
         if config["enable_checkpointing"] is not False:

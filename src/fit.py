@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from time import perf_counter
 
+import wandb
+
 from src.cli import ByteBenchCLI, run_command
 from src.metrics import metrics_of
 from src.report.table import print_runs
@@ -19,7 +21,8 @@ def main(args: list[str] | None = None) -> dict:
     cli = ByteBenchCLI(args or [], DESCRIPTION)
     model, data, trainer, run = cli.model, cli.datamodule, cli.trainer, cli.run
     data.prepare_data()
-    run.write("data.json", {**data.describe(), "spec": data.spec.to_dict()})
+    # data that are missing end the command here, before an older run is moved
+    run.begin(cli.full_config(), {**data.describe(), "spec": data.spec.to_dict()})
     parameters = sum(p.numel() for p in model.parameters())
     flops = model.count_flops()
     if trainer.is_global_zero:
@@ -45,6 +48,8 @@ def main(args: list[str] | None = None) -> dict:
         "wall_time_seconds": perf_counter() - began,
     }
     run.write("results.json", results)
+    if wandb.run is not None:
+        wandb.finish()
     if trainer.is_global_zero:
         print_runs([run])
     return results

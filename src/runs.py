@@ -35,21 +35,21 @@ class Run:
 
     folder: Path
 
-    @classmethod
-    def create(cls, folder: Path, config: dict) -> Run:
-        """A new folder with config.yaml and environment.json. An older run of that name is kept as seed<k>.1, .2, ..."""
-        run = cls(folder)
-        if getattr(rank_zero_only, "rank", 0) == 0:
-            if folder.exists():
-                number = 1
-                while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
-                    number += 1
-                folder.rename(kept)
-                print(f"the run that was in {folder} is kept as {kept}", file=sys.stderr)
-            folder.mkdir(parents=True)
-            (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-            run.write("environment.json", environment())
-        return run
+    @rank_zero_only
+    def begin(self, config: dict, data: dict) -> None:
+        """Make the folder, with config.yaml, data.json and environment.json. An older run of that name is kept as
+        seed<k>.1, .2, ..."""
+        folder = self.folder
+        if folder.exists():
+            number = 1
+            while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
+                number += 1
+            folder.rename(kept)
+            print(f"the run that was in {folder} is kept as {kept}", file=sys.stderr)
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        self.write("data.json", data)
+        self.write("environment.json", environment())
 
     @rank_zero_only
     def write(self, name: str, content: dict) -> None:

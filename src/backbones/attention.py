@@ -27,6 +27,8 @@ class CrossAttend(nn.Module):
     latents are few (N << M), so the maps move to the latents' side, with the same result:
         score of latent n and element m:  q_n . (Wk x_m + bk) = (g Wk' q_n) . x^_m + a term that softmax drops
         what latent n reads:              sum_m p_nm (Wv x_m + bv) = Wv (g sum_m p_nm x^_m + b) + bv
+    There, maps that follow each other (Wq and Wk', Wv and Wo) are multiplied in the cheaper order: maps first where
+    there are more rows than latent channels.
     """
 
     def __init__(self, latent_dim: int, input_dim: int, heads: int, widening: int) -> None:
@@ -44,15 +46,29 @@ class CrossAttend(nn.Module):
     def forward(self, latents: Tensor, segments: list[Elements], chunk: int) -> Tensor:
         """segments: the elements of all modalities, prepared once for all cross-attends, read `chunk` at a time."""
         gain, bias = self.norm_inputs.weight, self.norm_inputs.bias
-        heads = (self.heads, -1)
-        query = self.query(self.norm_latents(latents)).unflatten(-1, heads)  # (B, N, h, d)
-        key_map = self.key.weight.unflatten(0, heads)  # (h, d, C)
-        value_map = self.value.weight.unflatten(0, heads)
-        asked = torch.einsum("bnhd,hdc->bhnc", query, key_map) * (gain * query.shape[-1] ** -0.5)
+        rows = self.norm_latents(latents).flatten(0, 1)  # (B N, D)
+        batch, scale = len(latents), (self.query.out_features // self.heads) ** -0.5
+        asked = []
+        for wq, bq, wk in zip(
+            *(self.per_head(w) for w in (self.query.weight, self.query.bias, self.key.weight)), strict=True
+        ):
+            wk = wk * (gain * scale)  # (d, C)
+            asked.append(torch.linalg.multi_dot([rows, wq.T, wk]) + bq @ wk)
+        asked = torch.stack([head.unflatten(0, (batch, -1)) for head in asked], dim=1)  # (B, h, N, C)
+
         read = read_elements(asked.flatten(1, 2), segments, chunk).unflatten(1, (self.heads, -1))
-        values = torch.einsum("bhnc,hdc->bnhd", read * gain + bias, value_map).flatten(2) + self.value.bias
-        latents = latents + self.out(values)
+
+        out = F.linear(F.linear(bias, self.value.weight, self.value.bias), self.out.weight, self.out.bias)
+        for head, (wv, wo) in enumerate(
+            zip(self.per_head(self.value.weight), self.per_head(self.out.weight.T), strict=True)
+        ):
+            out = out + torch.linalg.multi_dot([read[:, head].flatten(0, 1), (wv * gain).T, wo])
+        latents = latents + out.unflatten(0, (batch, -1))
         return latents + self.mlp(latents)
+
+    def per_head(self, weight: Tensor) -> tuple[Tensor, ...]:
+        """Rows of a map, which belong to the heads in turn."""
+        return weight.unflatten(0, (self.heads, -1)).unbind()
 
 
 class SelfAttend(nn.Module):

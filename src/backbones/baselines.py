@@ -29,9 +29,7 @@ class ResNet(nn.Module):
         self.positions = positions
         channels = spec.channels + (spec.position_channels if positions else 0)
         if not name.startswith("resnet") or not timm.is_model(name):
-            raise UserError(
-                f"ResNet name {name!r} is not one of timm's: choose from {timm.list_models('resnet*d', '')}"
-            )
+            raise UserError(f"ResNet name {name!r} is not one of timm's: choose resnet18, resnet34, resnet50, ...")
         self.network = timm.create_model(name, in_chans=channels, num_classes=0, global_pool="")
         self.num_features = self.network.num_features
 

@@ -82,7 +82,7 @@ def prepare(values: Tensor, positions: Tensor, vector: Tensor | None, mask: Tens
         x = join(values, positions, vector, start, start + plan.chunk)
         normalised, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], None, None, EPSILON)
         made.append((mean, rstd, normalised.to(plan.dtype)) if plan.store else (mean, rstd))
-    mean, rstd, *normalised = (torch.cat(parts, dim=1) for parts in zip(*made, strict=True))
+    mean, rstd, *normalised = made[0] if len(made) == 1 else (torch.cat(p, dim=1) for p in zip(*made, strict=True))
     return Elements(values, positions, vector, mask, mean, rstd, normalised[0] if plan.store else None)
 
 
