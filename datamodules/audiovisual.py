@@ -79,6 +79,20 @@ def load_into_memory(split: Split, what: str, workers: int) -> TensorSplit:
     return TensorSplit(split.keys, {n: torch.cat([b[n] for b in batches]) for n in names})
 
 
+class InMemory(Split):
+    """A split that is decoded once, when it is opened."""
+
+    def __init__(self, split: Split, what: str, workers: int) -> None:
+        self.split, self.keys, self.what, self.workers = split, split.keys, what, workers
+        self.decoded: TensorSplit | None = None
+
+    def open(self) -> None:
+        self.decoded = self.decoded or load_into_memory(self.split, f"decoding {self.what}", self.workers)
+
+    def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
+        return (self.decoded or self.split).load(index, generator)
+
+
 class Dialpad(ByteArrayDataModule):
     """Handwritten digits moving over a 32x32 frame with telephone tones as sound: 10 digits seen, 10 heard, multi-label.
 
@@ -147,7 +161,7 @@ class Dialpad(ByteArrayDataModule):
         split = ClipSplit(reader, len(self.spec.classes), self.video, self.audio, random_start=name == "train")
         if not self.in_memory:
             return split
-        return load_into_memory(split, f"decoding {len(split.keys)} {name} clips", self.decode_workers)
+        return InMemory(split, f"{len(split.keys)} {name} clips", self.decode_workers)
 
     def fingerprint(self) -> str:
         return shards.fingerprint(self.data_dir, self.manifest())

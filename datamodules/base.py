@@ -33,6 +33,9 @@ class Split(ABC):
 
     keys: Sequence[str]
 
+    def open(self) -> None:
+        """Make ready to load; called before loaders are built."""
+
     @abstractmethod
     def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         """One compact sample: a tensor for every modality, and `target`. All randomness comes from `generator`.
@@ -147,6 +150,7 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
     def loader(self, name: SplitName, training: bool = False) -> DataLoader:
         """Compact batches of one split; pass each to `flatten`. With training=True shuffled, see OrderedBatches."""
         split = self.split(name)
+        split.open()
         steps_done = (lambda: self.steps_done) if training and self.trainer is not None else None
         order = OrderedBatches(len(split.keys), self.batch_size, self.seed, training, steps_done)
         return DataLoader(

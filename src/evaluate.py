@@ -33,7 +33,7 @@ def main(args: list[str] | None = None) -> dict:
     cli.trainer.test(cli.model, data, verbose=False)
 
     metrics = metrics_of(cli.trainer, "test")
-    same_data = data.describe()["fingerprint"] == trained_on["fingerprint"]
+    same_data = all(trained_on[name] == value for name, value in data.describe().items())
     run.write(
         f"evaluation_{options.split}_{options.checkpoint}.json",
         {
@@ -44,7 +44,7 @@ def main(args: list[str] | None = None) -> dict:
         },
     )
     if not same_data:
-        print(f"note: these are other data than {run.folder} was trained on (their fingerprints differ)")
+        print(f"note: these are other data than {run.folder} was trained on (fingerprint or splits differ)")
     print_metrics(metrics, f"{run.folder}, {options.checkpoint} checkpoint, {options.split} split")
     return metrics
 

@@ -235,3 +235,81 @@ def test_weight_sets_in_between_are_expressible(image_spec):
     options = {**SMALL, "cross_attends": 4, "cross_weights": [0, 1, 1, 2], "latent_weights": [0, 0, 1, 1]}
     model = Perceiver(image_spec, **options)
     assert (len(model.cross), len(model.transformers)) == (3, 2)
+
+
+@pytest.mark.parametrize("modality_dropout", [None, {"video": 0.5}])
+def test_checkpointing_changes_neither_outputs_nor_gradients(clip_spec, modality_dropout):
+    inputs = double_inputs(clip_spec)
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(1)
+        model = build(clip_spec, checkpointing=checkpointing, modality_dropout=modality_dropout)
+        output = model(inputs)
+        output.sum().backward()
+        found.append([output.detach(), *(p.grad for p in model.parameters())])
+    for plain, checkpointed in zip(*found, strict=True):
+        assert_close(checkpointed, plain)
+
+
+def test_float32_is_within_1e_5_of_float64(clip_spec):
+    double = Perceiver(clip_spec, **SMALL).double()
+    single = Perceiver(clip_spec, **SMALL)
+    single.load_state_dict(double.state_dict())
+    inputs = double_inputs(clip_spec)
+    assert_close(single({n: a.to(torch.float32) for n, a in inputs.items()}).double(), double(inputs), 1e-5)
+
+
+def test_attention_maps_lie_on_the_grid_add_up_to_one_and_tell_what_is_read(clip_spec):
+    model = build(clip_spec, cross_heads=2)
+    inputs = double_inputs(clip_spec)
+    maps = model.attention_maps(inputs, iterations=(0, 2, -1))
+    assert maps["audio"].shape == (3, 3, 2, 4, 12)
+    assert maps["video"].shape == (3, 3, 2, 4, 2, 4, 3)
+    assert torch.equal(maps["audio"][:, 1], maps["audio"][:, 2])
+    assert_close(maps["audio"].sum(-1) + maps["video"].flatten(4).sum(-1), torch.ones(3, 3, 2, 4, dtype=torch.float64))
+    # hiding the video leaves the audio's weights in proportion
+    hidden = replace(inputs["video"], mask=torch.zeros(3, 24, dtype=torch.bool))
+    alone = model.attention_maps({**inputs, "video": hidden}, iterations=(0,))
+    assert alone["video"].abs().max() == 0
+    first = maps["audio"][:, :1]
+    assert_close(alone["audio"], first / first.sum(-1, keepdim=True))
+
+
+def test_equals_transformers_perceiver_layers_wired_as_the_paper_says(image_spec):
+    """Weights copied from a public implementation that is not ours; float64."""
+    from transformers import PerceiverConfig
+    from transformers.models.perceiver.modeling_perceiver import PerceiverLayer
+
+    model = build(image_spec, num_latents=5, latent_dim=16, cross_attends=2, self_attends_per_block=2, self_heads=4)
+    inputs = double_inputs(image_spec)
+    elements = inputs["image"].concat()
+    config = PerceiverConfig(hidden_act="gelu", attention_probs_dropout_prob=0.0, _attn_implementation="eager")
+
+    def layer(block: nn.Module, cross: bool) -> PerceiverLayer:
+        width = elements.shape[-1] if cross else 16
+        theirs = PerceiverLayer(
+            config, is_cross_attention=cross, qk_channels=width, v_channels=width, num_heads=1 if cross else 4, q_dim=16,
+            kv_dim=width, widening_factor=1, use_query_residual=True,
+        ).double().eval()  # fmt: skip
+        attention = theirs.attention.self
+        pairs = [(theirs.attention.output.dense, block.out), (theirs.layernorm, block.mlp.norm)]
+        pairs += [(theirs.mlp.dense1, block.mlp.up), (theirs.mlp.dense2, block.mlp.down)]
+        if cross:
+            pairs += [(attention.layernorm1, block.norm_latents), (attention.layernorm2, block.norm_inputs)]
+            pairs += [(attention.query, block.query), (attention.key, block.key), (attention.value, block.value)]
+        else:
+            pairs.append((attention.layernorm1, block.norm))
+            maps = (attention.query, attention.key, attention.value)
+            weights, biases = block.query_key_value.weight.chunk(3), block.query_key_value.bias.chunk(3)
+            for linear, weight, bias in zip(maps, weights, biases, strict=True):
+                linear.load_state_dict({"weight": weight, "bias": bias})
+        for linear, ours in pairs:
+            linear.load_state_dict(ours.state_dict())
+        return theirs
+
+    x = model.latents.expand(len(elements), -1, -1)
+    for cross_set, latent_set in zip(model.cross_weights, model.latent_weights, strict=True):
+        x = layer(model.cross[cross_set], cross=True)(x, inputs=elements)[0]
+        for block in model.transformers[latent_set]:
+            x = layer(block, cross=False)(x)[0]
+    assert_close(model(inputs), x)

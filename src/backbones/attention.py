@@ -45,30 +45,37 @@ class CrossAttend(nn.Module):
 
     def forward(self, latents: Tensor, segments: list[Elements], chunk: int) -> Tensor:
         """segments: the elements of all modalities, prepared once for all cross-attends, read `chunk` at a time."""
-        gain, bias = self.norm_inputs.weight, self.norm_inputs.bias
-        rows = self.norm_latents(latents).flatten(0, 1)  # (B N, D)
-        batch, scale = len(latents), (self.query.out_features // self.heads) ** -0.5
-        asked = []
-        for wq, bq, wk in zip(
-            *(self.per_head(w) for w in (self.query.weight, self.query.bias, self.key.weight)), strict=True
-        ):
-            wk = wk * (gain * scale)  # (d, C)
-            asked.append(torch.linalg.multi_dot([rows, wq.T, wk]) + bq @ wk)
-        asked = torch.stack([head.unflatten(0, (batch, -1)) for head in asked], dim=1)  # (B, h, N, C)
-
-        read = read_elements(asked.flatten(1, 2), segments, chunk).unflatten(1, (self.heads, -1))
-
-        out = F.linear(F.linear(bias, self.value.weight, self.value.bias), self.out.weight, self.out.bias)
-        for head, (wv, wo) in enumerate(
-            zip(self.per_head(self.value.weight), self.per_head(self.out.weight.T), strict=True)
-        ):
-            out = out + torch.linalg.multi_dot([read[:, head].flatten(0, 1), (wv * gain).T, wo])
-        latents = latents + out.unflatten(0, (batch, -1))
+        asked = self.ask(latents)
+        read = read_elements(asked.flatten(1, 2), segments, chunk).unflatten(1, asked.shape[1:3])
+        latents = latents + self.tell(read)
         return latents + self.mlp(latents)
 
-    def per_head(self, weight: Tensor) -> tuple[Tensor, ...]:
-        """Rows of a map, which belong to the heads in turn."""
-        return weight.unflatten(0, (self.heads, -1)).unbind()
+    def ask(self, latents: Tensor) -> Tensor:
+        """g Wk' q, scaled: what is multiplied with x^ to give the scores, (B, h, N, C)."""
+        rows = self.norm_latents(latents).flatten(0, 1)  # (B N, D)
+        key_weight = self.key.weight * (self.norm_inputs.weight * (self.query.out_features // self.heads) ** -0.5)
+        # bk drops out of the softmax; its gradient is zero, not missing, or DDP would wait for it
+        nothing = 0 * self.key.bias.sum()
+        asked = []
+        for head in range(self.heads):
+            wq, bq, wk = (self.of_head(w, head) for w in (self.query.weight, self.query.bias, key_weight))
+            asked.append(torch.linalg.multi_dot([rows, wq.T, wk]) + (bq @ wk + nothing))
+        return torch.stack(asked, dim=1).unflatten(0, (len(latents), -1)).transpose(1, 2)
+
+    def tell(self, read: Tensor) -> Tensor:
+        """Wo (Wv (g read + b) + bv) + bo: what the latents learn of x^ read by all heads, (B, h, N, C) to (B, N, D)."""
+        bias = self.norm_inputs.bias
+        told = F.linear(F.linear(bias, self.value.weight, self.value.bias), self.out.weight, self.out.bias)
+        value_weight = self.value.weight * self.norm_inputs.weight
+        for head in range(self.heads):
+            wv, wo = self.of_head(value_weight, head), self.of_head(self.out.weight.T, head)
+            told = told + torch.linalg.multi_dot([read[:, head].flatten(0, 1), wv.T, wo])
+        return told.unflatten(0, (len(read), -1))
+
+    def of_head(self, weight: Tensor, head: int) -> Tensor:
+        """The rows of a map that belong to one head."""
+        depth = len(weight) // self.heads
+        return weight[head * depth : (head + 1) * depth]
 
 
 class SelfAttend(nn.Module):

@@ -7,10 +7,11 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from datamodules import ByteArray, DataSpec, UserError
 from src.backbones.attention import CrossAttend, SelfAttend
-from src.backbones.read import Elements, Plan, prepare, reading_plan
+from src.backbones.read import Elements, Plan, prepare, reading_plan, reading_weights
 
 LEARNED_POSITION_CHANNELS = 128  # appendix D
 MODALITY_CHANNELS = 4  # of the learned modality vector on the widest modality, as AudioSet's video has (section 4.2)
@@ -29,6 +30,7 @@ class Perceiver(nn.Module):
         if left out.
     positions: `fourier` takes those of the byte array, `learned` puts 128 learned channels per element in their place.
     modality_dropout: for each modality the share of training examples for which it is hidden.
+    checkpointing: keep only each block's input for the backward pass and compute the rest again: less memory, more time.
     """
 
     def __init__(
@@ -45,11 +47,13 @@ class Perceiver(nn.Module):
         latent_weights: Sequence[int] | None = None,
         positions: Literal["fourier", "learned"] = "fourier",
         modality_dropout: dict[str, float] | None = None,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         if latent_dim % self_heads:
             raise UserError(f"latent_dim {latent_dim} does not divide by self_heads {self_heads}: change one")
         self.num_features = latent_dim
+        self.checkpointing = checkpointing
         self.rows = num_latents * cross_heads  # what one cross-attend asks of the elements
         self.modalities = list(data_spec.modalities)
         self.cross_weights = weight_sets("cross_weights", cross_weights, [0] + [1] * (cross_attends - 1))
@@ -82,14 +86,45 @@ class Perceiver(nn.Module):
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
         """Byte arrays of the data spec's modalities to latents (B, N, D)."""
+        segments, chunk = self.segments(inputs)
+        latents = self.latents.expand(len(segments[0].values), -1, -1)
+        for cross_set, latent_set in zip(self.cross_weights, self.latent_weights, strict=True):
+            latents = self.run(self.cross[cross_set], latents, segments, chunk)
+            for self_attend in self.transformers[latent_set]:
+                latents = self.run(self_attend, latents)
+        return latents
+
+    def run(self, block: nn.Module, *args) -> Tensor:
+        """A block; with checkpointing it keeps only its input and is computed again in the backward pass."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
+
+    @torch.no_grad()
+    def attention_maps(self, inputs: dict[str, ByteArray], iterations: Sequence[int] = (0, -1)) -> dict[str, Tensor]:
+        """What the latents look at: for each modality the cross-attention weights of the chosen iterations on its grid,
+        (B, iterations, heads, N, *grid), or (..., M) for sets. Over all modalities a latent's weights add up to 1."""
+        segments, chunk = self.segments(inputs)
+        latents = self.latents.expand(len(segments[0].values), -1, -1)
+        chosen = {iteration % len(self.cross_weights): None for iteration in iterations}
+        for iteration, (cross_set, latent_set) in enumerate(zip(self.cross_weights, self.latent_weights, strict=True)):
+            cross = self.cross[cross_set]
+            if iteration in chosen:
+                chosen[iteration] = reading_weights(cross.ask(latents), segments)
+            latents = self.transformers[latent_set](cross(latents, segments, chunk))
+        weights = torch.stack([chosen[iteration % len(self.cross_weights)] for iteration in iterations], dim=1)
+        parts = weights.split([s.values.shape[1] for s in segments], dim=-1)
+        grids = [inputs[name].grid for name in self.modalities]
+        return {
+            name: part if grid is None else part.unflatten(-1, grid)
+            for name, part, grid in zip(self.modalities, parts, grids, strict=True)
+        }
+
+    def segments(self, inputs: dict[str, ByteArray]) -> tuple[list[Elements], int]:
+        """The elements of all modalities, ready for all cross-attends, and how many to read at a time."""
         first = next(iter(inputs.values())).values
         plan = reading_plan(len(first), self.rows, first.dtype, first.device)
-        segments = [self.elements(name, inputs[name], plan) for name in self.modalities]
-        latents = self.latents.expand(len(first), -1, -1)
-        for cross_set, latent_set in zip(self.cross_weights, self.latent_weights, strict=True):
-            latents = self.cross[cross_set](latents, segments, plan.chunk)
-            latents = self.transformers[latent_set](latents)
-        return latents
+        return [self.elements(name, inputs[name], plan) for name in self.modalities], plan.chunk
 
     def elements(self, name: str, byte_array: ByteArray, plan: Plan) -> Elements:
         """A modality's elements: values, positions (the byte array's or learned ones) and, where there are several

@@ -95,6 +95,15 @@ def read_elements(asked: Tensor, segments: list[Elements], chunk: int) -> Tensor
     return ReadElements.apply(asked, chunk, *flat)
 
 
+def reading_weights(asked: Tensor, segments: list[Elements]) -> Tensor:
+    """The weights themselves, for pictures: asked (B, h, N, C) to (B, h, N, M) over the elements of all segments."""
+    scores = []
+    for elements in segments:
+        x = elements.chunk(0, elements.values.shape[1], asked.dtype)
+        scores.append(scores_of(asked.flatten(1, 2), x, elements.mask))
+    return torch.cat(scores, dim=-1).softmax(dim=-1).unflatten(1, asked.shape[1:3])
+
+
 FIELDS = 7  # tensors of one Elements
 
 

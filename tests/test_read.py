@@ -1,0 +1,125 @@
+"""Reading elements chunk by chunk against softmax over full scores, in all that the plan may choose."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from src.backbones.read import Elements, Plan, prepare, read_elements, reading_plan
+
+CHANNELS, ROWS, BATCH = 12, 6, 3
+
+
+def two_modalities(learned_positions: bool) -> tuple[list[tuple], list[Tensor]]:
+    """A modality with shared positions and one with a mask and positions of each example; and what is learned of them."""
+    shared = torch.randn(10, 4, dtype=torch.float64, requires_grad=learned_positions)
+    vectors = [torch.randn(width, dtype=torch.float64, requires_grad=True) for width in (3, 5)]
+    own = torch.randn(BATCH, 7, 3, dtype=torch.float64)
+    mask = torch.rand(BATCH, 7) > 0.4
+    first = (torch.randn(BATCH, 10, 5, dtype=torch.float64), shared, vectors[0], None)
+    second = (torch.randn(BATCH, 7, 4, dtype=torch.float64), own, vectors[1], mask)
+    return [first, second], vectors + ([shared] if learned_positions else [])
+
+
+def textbook(asked: Tensor, modalities: list[tuple]) -> Tensor:
+    """Elements concatenated, LayerNorm, softmax over full scores."""
+    parts, masks = [], []
+    for values, positions, vector, mask in modalities:
+        count = values.shape[1]
+        given = [values, positions.expand(BATCH, -1, -1), vector.expand(BATCH, count, -1)]
+        parts.append(torch.cat(given, -1))
+        masks.append(torch.ones(BATCH, count, dtype=torch.bool) if mask is None else mask)
+    x = F.layer_norm(torch.cat(parts, 1), (CHANNELS,))
+    scores = (asked @ x.transpose(1, 2)).masked_fill(~torch.cat(masks, 1)[:, None], -torch.inf)
+    return scores.softmax(-1) @ x
+
+
+def read(asked: Tensor, modalities: list[tuple], plan: Plan) -> Tensor:
+    return read_elements(asked, [prepare(*given, plan) for given in modalities], plan.chunk)
+
+
+@pytest.mark.parametrize("learned_positions", [False, True])
+@pytest.mark.parametrize("store", [False, True])
+@pytest.mark.parametrize("chunk", [1, 4, 1000])
+def test_reading_equals_the_textbook_for_every_chunk_with_all_gradients(chunk, store, learned_positions):
+    modalities, learned = two_modalities(learned_positions)
+    asked = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64, requires_grad=True)
+    wanted = textbook(asked, modalities)
+    found = read(asked, modalities, Plan(chunk, store, torch.float64))
+    weight = torch.randn_like(wanted)
+    gradients = [torch.autograd.grad((out * weight).sum(), [asked, *learned]) for out in (wanted, found)]
+    assert (found - wanted).abs().max() < 1e-12
+    for a, b in zip(*gradients, strict=True):
+        assert (a - b).abs().max() < 1e-12 * max(1, a.abs().max())
+
+
+@pytest.mark.parametrize("store", [False, True])
+def test_gradcheck(store):
+    """Numerical gradients of what the rows ask, of modality vectors and of learned positions."""
+    modalities, (first, second, positions) = two_modalities(learned_positions=True)
+    asked = torch.randn(BATCH, 2, CHANNELS, dtype=torch.float64, requires_grad=True)
+
+    def function(asked, first, second, positions):
+        given = [(modalities[0][0], positions, first, None), (*modalities[1][:2], second, modalities[1][3])]
+        return read(asked, given, Plan(4, store, torch.float64))
+
+    assert torch.autograd.gradcheck(function, (asked, first, second, positions))
+
+
+def test_a_row_without_any_element_reads_zeros_and_gives_finite_gradients():
+    (values, positions, vector, _), _ = two_modalities(False)[0]
+    asked = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64, requires_grad=True)
+    nothing = torch.zeros(BATCH, 10, dtype=torch.bool)
+    found = read(asked, [(values, positions, vector, nothing)], Plan(4, False, torch.float64))
+    assert torch.equal(found, torch.zeros_like(found))
+    found.sum().backward()
+    assert asked.grad.isfinite().all()
+    assert vector.grad.isfinite().all()
+
+
+def test_float32_is_within_1e_5_of_float64():
+    modalities, _ = two_modalities(False)
+    asked = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64)
+    wanted = textbook(asked, modalities)
+    single = [tuple(t if t is None or t.dtype == torch.bool else t.float() for t in given) for given in modalities]
+    found = read(asked.float(), single, Plan(4, False, torch.float32))
+    assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_at_imagenets_length_is_within_its_rounding_of_float64(dtype):
+    """M = 50,176 with few latents, forward and backward; realistic size: pixels and positions of order 1."""
+    elements, channels, rows = 50_176, 64, 2
+    values, positions = torch.randn(1, elements, 3), torch.rand(elements, channels - 3) * 2 - 1
+    asked = torch.randn(1, rows, channels) / channels**0.5
+    weight = torch.randn(1, rows, channels)
+    found = {}
+    for kind in (torch.float64, dtype):
+        query = asked.to(dtype).to(kind).requires_grad_()
+        given = [(values.to(torch.promote_types(kind, torch.float32)), positions.double(), None, None)]
+        out = read(query, given, Plan(4096, False, kind))
+        (gradient,) = torch.autograd.grad((out.float() * weight).sum(), query)
+        assert out.dtype == kind
+        found[kind] = (out.double(), gradient.double())
+    for exact, rounded in zip(found[torch.float64], found[dtype], strict=True):
+        assert rounded.isfinite().all()
+        assert (exact - rounded).abs().max() < 8 * torch.finfo(dtype).eps * exact.abs().max()
+
+
+def test_nothing_of_the_elements_size_is_kept_for_the_backward_pass_where_they_are_not_stored():
+    values, positions = torch.randn(1, 4096, 3), torch.randn(4096, 61)
+    asked = torch.randn(1, ROWS, 64, requires_grad=True)
+    plan = Plan(256, False, torch.float32)
+    segments: list[Elements] = [prepare(values, positions, None, None, plan)]
+    kept: list[Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        read_elements(asked, segments, plan.chunk)
+    given = {t.data_ptr() for t in (values, positions)}
+    new = [t for t in kept if t.data_ptr() not in given]
+    assert sum(t.numel() for t in new) < 3 * 4096 + 4 * asked.numel()
+
+
+def test_few_rows_store_the_elements_and_many_do_not():
+    cpu = torch.device("cpu")
+    assert reading_plan(64, 32, torch.float32, cpu).store
+    assert not reading_plan(1, 512, torch.float32, cpu).store
