@@ -33,7 +33,7 @@ class Split(ABC):
 
     keys: Sequence[str]
 
-    def open(self) -> None:
+    def open(self) -> None:  # noqa: B027, most splits need nothing
         """Make ready to load; called before loaders are built."""
 
     @abstractmethod

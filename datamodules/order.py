@@ -65,7 +65,9 @@ class OrderedBatches(DistributedSampler):
         self, size: int, batch_size: int, seed: int, training: bool, steps_done: Callable[[], int] | None = None
     ) -> None:
         if training and size < batch_size:
-            raise UserError(f"batch_size {batch_size} is more than the {size} training samples: lower --data.batch_size")
+            raise UserError(
+                f"batch_size {batch_size} is more than the {size} training samples: lower --data.batch_size"
+            )
         self.size, self.batch_size, self.seed, self.training = size, batch_size, seed, training
         self.epoch, self.steps_done = 0, steps_done
 

@@ -56,9 +56,10 @@ def one_line(error: Exception) -> str:
 
 def causes(error: BaseException) -> Iterator[BaseException]:
     """An error and what it was raised from."""
-    while error is not None:
-        yield error
-        error = error.__cause__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def cause_of(error: BaseException, kind: type) -> BaseException | None:

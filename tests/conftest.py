@@ -14,7 +14,12 @@ torch.set_num_threads(1)  # for models this small more threads only wait for eac
 
 def pytest_configure(config: pytest.Config) -> None:
     # what libraries say of each other
-    for said in ("LightningCLI's args parameter", r"\s*By default only one Jsonarg", r"\s*.* deprecated in v4", ".*LeafSpec"):
+    for said in (
+        "LightningCLI's args parameter",
+        r"\s*By default only one Jsonarg",
+        r"\s*.* deprecated in v4",
+        ".*LeafSpec",
+    ):
         config.addinivalue_line("filterwarnings", f"ignore:{said}")
     config.addinivalue_line("filterwarnings", "ignore::UserWarning:lightning")
 

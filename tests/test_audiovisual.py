@@ -105,5 +105,7 @@ def test_another_number_of_clips_than_on_disk_is_refused(folder):
 
 
 def test_missing_clips_name_the_folder_and_the_command(tmp_path):
-    with pytest.raises(UserError, match=rf"{tmp_path} has no manifest\.json: run `python -m datamodules\.prepare dialpad"):
+    with pytest.raises(
+        UserError, match=rf"{tmp_path} has no manifest\.json: run `python -m datamodules\.prepare dialpad"
+    ):
         make(tmp_path).setup("fit")

@@ -112,7 +112,9 @@ def test_skip_gives_up_past_max_bad_share():
     loader = iter(data.loader("val"))
     for _ in range(5):
         data.on_after_batch_transfer(next(loader), 0)
-    with pytest.raises(UserError, match=r"4 of 300 samples could not be decoded, more than max_bad_share 0\.01; the last"):
+    with pytest.raises(
+        UserError, match=r"4 of 300 samples could not be decoded, more than max_bad_share 0\.01; the last"
+    ):
         data.on_after_batch_transfer(next(loader), 0)
 
 

@@ -94,9 +94,12 @@ def test_to_casts_values_and_positions_and_leaves_the_mask_bool():
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(positions, grid, mask):
-    with pytest.raises(ValueError, match="fit|grid"):
+    with pytest.raises(ValueError, match=r"fit|grid"):
         ByteArray(
-            torch.zeros(B, M, C), torch.zeros(positions), grid, None if mask is None else torch.ones(mask, dtype=torch.bool)
+            torch.zeros(B, M, C),
+            torch.zeros(positions),
+            grid,
+            None if mask is None else torch.ones(mask, dtype=torch.bool),
         )
 
 

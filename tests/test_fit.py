@@ -64,7 +64,11 @@ def test_data_json_has_the_fingerprint_and_the_splits(run):
     data = read(run, "data.json")
     assert data["dataset"] == "Digits"
     assert len(data["fingerprint"]) == 64
-    assert {name: split["samples"] for name, split in data["splits"].items()} == {"train": 1197, "val": 300, "test": 300}
+    assert {name: split["samples"] for name, split in data["splits"].items()} == {
+        "train": 1197,
+        "val": 300,
+        "test": 300,
+    }
     assert len({split["keys_sha256"] for split in data["splits"].values()}) == 3
     assert data["spec"]["modalities"]["image"]["elements"] == 64
 

@@ -99,7 +99,9 @@ def test_parameter_count_is_the_papers():
     assert sum(p.numel() for p in LambdaLayer(256, 256, grid=(16, 16)).parameters()) == 52_496
 
 
-@pytest.mark.parametrize(("grid", "smaller"), [((9,), (4,)), ((5, 4), (3, 2)), ((5, 4), (5, 1)), ((3, 4, 3), (2, 3, 1))])
+@pytest.mark.parametrize(
+    ("grid", "smaller"), [((9,), (4,)), ((5, 4), (3, 2)), ((5, 4), (5, 1)), ((3, 4, 3), (2, 3, 1))]
+)
 def test_a_smaller_grid_uses_the_centre_of_the_table(grid, smaller):
     large, small = build(grid=grid).eval(), build(grid=smaller).eval()
     centre = tuple(slice(most - length, most + length - 1) for most, length in zip(grid, smaller, strict=True))

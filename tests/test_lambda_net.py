@@ -93,7 +93,9 @@ def test_merging_cells_keeps_every_value_and_pads_with_zeros(grid):
     assert merged.count_nonzero() == 2 * 3 * prod(grid)
     torch.testing.assert_close(merged.sum(), x.sum())
     corner = x[(..., *(slice(0, 2) for _ in grid))].flatten(1)
-    assert torch.equal(merged[(..., *(0 for _ in grid))].sort(dim=1).values[:, -corner.shape[1] :], corner.sort(1).values)
+    assert torch.equal(
+        merged[(..., *(0 for _ in grid))].sort(dim=1).values[:, -corner.shape[1] :], corner.sort(1).values
+    )
 
 
 def test_pooling_counts_borders_by_what_they_hold():

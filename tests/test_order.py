@@ -178,7 +178,9 @@ def test_order_goes_on_after_the_steps_done(num_workers, one_rank):
 
 def test_batch_larger_than_the_train_split_is_refused_but_may_be_used_for_evaluation():
     data = DrawsData(batch_size=32)
-    with pytest.raises(UserError, match=r"batch_size 32 is more than the 20 training samples: lower --data\.batch_size"):
+    with pytest.raises(
+        UserError, match=r"batch_size 32 is more than the 20 training samples: lower --data\.batch_size"
+    ):
         data.loader("train", training=True)
     [batch] = data.loader("val")
     assert batch["weight"].sum() == SIZES["val"]

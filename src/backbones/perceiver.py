@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -88,13 +88,18 @@ class Perceiver(nn.Module):
         """Byte arrays of the data spec's modalities to latents (B, N, D)."""
         segments, chunk = self.segments(inputs)
         latents = self.latents.expand(len(segments[0].values), -1, -1)
-        for cross_set, latent_set in zip(self.cross_weights, self.latent_weights, strict=True):
-            latents = self.run(self.cross[cross_set], latents, segments, chunk)
-            for self_attend in self.transformers[latent_set]:
+        for cross_attend, transformer in self.iterations():
+            latents = self.run(cross_attend, latents, segments, chunk)
+            for self_attend in transformer:
                 latents = self.run(self_attend, latents)
         return latents
 
-    def run(self, block: nn.Module, *args) -> Tensor:
+    def iterations(self) -> Iterator[tuple[Any, Any]]:
+        """The cross-attend and the latent transformer of every iteration, by the numbers of their weight sets."""
+        for cross_set, latent_set in zip(self.cross_weights, self.latent_weights, strict=True):
+            yield self.cross[cross_set], self.transformers[latent_set]
+
+    def run(self, block: nn.Module, *args: Any) -> Any:
         """A block; with checkpointing it keeps only its input and is computed again in the backward pass."""
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *args, use_reentrant=False)
@@ -106,13 +111,13 @@ class Perceiver(nn.Module):
         (B, iterations, heads, N, *grid), or (..., M) for sets. Over all modalities a latent's weights add up to 1."""
         segments, chunk = self.segments(inputs)
         latents = self.latents.expand(len(segments[0].values), -1, -1)
-        chosen = {iteration % len(self.cross_weights): None for iteration in iterations}
-        for iteration, (cross_set, latent_set) in enumerate(zip(self.cross_weights, self.latent_weights, strict=True)):
-            cross = self.cross[cross_set]
+        chosen = [iteration % len(self.cross_weights) for iteration in iterations]
+        looked: dict[int, Tensor] = {}
+        for iteration, (cross_attend, transformer) in enumerate(self.iterations()):
             if iteration in chosen:
-                chosen[iteration] = reading_weights(cross.ask(latents), segments)
-            latents = self.transformers[latent_set](cross(latents, segments, chunk))
-        weights = torch.stack([chosen[iteration % len(self.cross_weights)] for iteration in iterations], dim=1)
+                looked[iteration] = reading_weights(cross_attend.ask(latents), segments)
+            latents = transformer(cross_attend(latents, segments, chunk))
+        weights = torch.stack([looked[iteration] for iteration in chosen], dim=1)
         parts = weights.split([s.values.shape[1] for s in segments], dim=-1)
         grids = [inputs[name].grid for name in self.modalities]
         return {
