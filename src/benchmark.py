@@ -9,6 +9,8 @@ from src.cli import run_command
 
 BENCHMARKS = {
     "backbones": "a training step of every backbone on the same batch",
+    "perceiver": "ours beside the public implementations that are installed, at three shapes",
+    "scaling": "cost against the number of elements, Perceiver and self-attention on all of them",
 }
 
 
@@ -18,6 +20,8 @@ def main(args: list[str] | None = None) -> None:
     for name, what in BENCHMARKS.items():
         one = names.add_parser(name, help=what, description=what, allow_abbrev=False)
         one.add_argument("--rounds", type=int, help="how often each case is timed")
+        if name == "perceiver":
+            one.add_argument("--shapes", nargs="+", help="some of small, audioset, imagenet, imagenet_2")
     options = vars(parser.parse_args(args))
     module = import_module(f"src.benchmarks.{options.pop('name')}")
     module.run(**{key: value for key, value in options.items() if value is not None})

@@ -313,3 +313,18 @@ def test_equals_transformers_perceiver_layers_wired_as_the_paper_says(image_spec
         for block in model.transformers[latent_set]:
             x = layer(block, cross=False)(x)[0]
     assert_close(model(inputs), x)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_compiles_as_one_graph_with_the_same_outputs_and_gradients(clip_spec, checkpointing):
+    """Traced by dynamo and AOT autograd; no graph break inside the model."""
+    model = build(clip_spec, checkpointing=checkpointing)
+    inputs = double_inputs(clip_spec)
+    found = []
+    for function in (model, torch.compile(model, backend="aot_eager", fullgraph=True)):
+        model.zero_grad()
+        output = function(inputs)
+        output.square().sum().backward()
+        found.append([output.detach(), *(p.grad.clone() for p in model.parameters())])
+    for plain, compiled in zip(*found, strict=True):
+        assert_close(compiled, plain)

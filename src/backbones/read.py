@@ -69,7 +69,7 @@ def reading_plan(batch: int, rows: int, dtype: torch.dtype, device: torch.device
     A chunk of about 2^20 scores stays in the cache of a CPU core. Making x^ anew costs a few passes over C channels where
     the products cost rows * C: it is lost among them from about 128 rows on, below that x^ is stored.
     """
-    if torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type):
+    if device.type != "meta" and torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
     return Plan(chunk=max(256, 2**20 // (batch * rows)), store=rows < 128, dtype=dtype)
 
@@ -153,7 +153,8 @@ class ReadElements(torch.autograd.Function):
         read = read / total
         ctx.chunk, ctx.wide = chunk, wide
         ctx.save_for_backward(asked, read, highest + total.log(), *flat)
-        return read.to(asked.dtype)
+        # a copy: torch.compile takes the gradient of an output that is also kept to be zero
+        return read.to(asked.dtype, copy=True)
 
     @staticmethod
     @torch.autograd.function.once_differentiable

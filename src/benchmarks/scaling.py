@@ -1,0 +1,80 @@
+"""Cost of a training step against the number of elements M: Perceiver, and self-attention on all elements."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from datamodules import DataSpec, ModalitySpec
+from src.backbones import Perceiver, Transformer
+from src.benchmarks.measure import RESULTS, alternate, peak_bytes, save
+from src.benchmarks.perceiver import training_step
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+ELEMENTS = [2**power for power in range(10, 19)]
+LONGEST_STEP = 20.0  # seconds; a model whose next size would take longer is left out from there on
+FIT_FROM = 16_384  # the exponent is fitted from here on, or to the last four sizes where a model ends earlier
+
+
+def make_forward(name: str, elements: int) -> Callable[[], Tensor]:
+    """One cross-attend of 64 latents and two self-attends; or two transformer blocks on all elements. 66 channels."""
+    torch.manual_seed(0)
+    spec = DataSpec({"sound": ModalitySpec(1, 65, elements, (elements,), 1)}, "single_label", ("any",))
+    models: dict[str, Callable[[], nn.Module]] = {
+        "Perceiver": lambda: Perceiver(spec, 64, 128, cross_attends=1, self_attends_per_block=2),
+        "Transformer": lambda: Transformer(spec, dim=64, depth=2, heads=4, max_side=None),
+    }
+    return partial(models[name](), spec.example_inputs())
+
+
+def make_step(name: str, elements: int) -> Callable[[], None]:
+    return partial(training_step, make_forward(name, elements))
+
+
+def run(rounds: int = 3) -> pd.DataFrame:
+    """Seconds and peak memory of forward + backward at every M, with the exponents; CSV and a log-log plot as PNG."""
+    rows: list[dict] = []
+    names = ["Perceiver", "Transformer"]
+    last: dict[str, float] = {}
+    for elements in ELEMENTS:
+        names = [name for name in names if last.get(name, 0.0) * 4 < LONGEST_STEP or name == "Perceiver"]
+        seconds = alternate({name: make_step(name, elements) for name in names}, rounds, f"M = {elements:,}")
+        last = seconds
+        for name in names:
+            bytes_ = peak_bytes(make_step, name, elements)
+            rows.append({"model": name, "elements": elements, "step_s": seconds[name], "peak_mib": bytes_ / 2**20})
+    frame = pd.DataFrame(rows)
+    for name, column in ((n, c) for n in frame["model"].unique() for c in ("step_s", "peak_mib")):
+        frame.loc[frame["model"] == name, f"{column}_exponent"] = exponent(frame[frame["model"] == name], column)
+    plot(frame)
+    return save(frame.to_dict("records"), "scaling")
+
+
+def exponent(frame: pd.DataFrame, column: str) -> float:
+    """The slope of a straight line through the log-log points of large M."""
+    large = frame[frame["elements"] >= FIT_FROM]
+    large = large if len(large) > 3 else frame.tail(4)
+    return float(np.polyfit(np.log(large["elements"]), np.log(large[column]), 1)[0])
+
+
+def plot(frame: pd.DataFrame) -> None:
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axis, column, label in zip(axes, ("step_s", "peak_mib"), ("seconds a step", "peak MiB"), strict=True):
+        for name, group in frame.groupby("model"):
+            slope = group[f"{column}_exponent"].iloc[0]
+            axis.loglog(group["elements"], group[column], "o-", base=2, label=f"{name}, exponent {slope:.2f}")
+        axis.set(xlabel="elements M", ylabel=label)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.suptitle("Forward + backward, one example, float32")
+    RESULTS.mkdir(exist_ok=True)
+    figure.savefig(RESULTS / "scaling.png", dpi=120)
+    plt.close(figure)
