@@ -64,10 +64,10 @@ class Plan:
 
 
 def reading_plan(batch: int, rows: int, dtype: torch.dtype, device: torch.device) -> Plan:
-    """The one place where the way of reading is chosen, from measurements.
+    """The one place where the way of reading is chosen. Both numbers are reasoned, not yet measured.
 
-    A chunk of about 2^20 scores stays in the cache of a CPU core. Making x^ anew costs a few passes over C channels where
-    the products cost rows * C: it is lost among them from about 128 rows on, below that x^ is stored.
+    A chunk of about 2^20 scores should stay in a CPU's cache. Making x^ anew costs a few passes over C channels where the
+    products cost rows * C: it should be lost among them from about 128 rows on; below that x^ is stored.
     """
     if device.type != "meta" and torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
