@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.backbones.read import Elements, Plan, prepare, read_elements, reading_plan
+from src.backbones.read import Elements, Plan, prepare, read_elements, reading_plan, spans
 
 CHANNELS, ROWS, BATCH = 12, 6, 3
 
@@ -119,7 +119,13 @@ def test_nothing_of_the_elements_size_is_kept_for_the_backward_pass_where_they_a
     assert sum(t.numel() for t in new) < 3 * 4096 + 4 * asked.numel()
 
 
-def test_few_rows_store_the_elements_and_many_do_not():
-    cpu = torch.device("cpu")
-    assert reading_plan(64, 32, torch.float32, cpu).store
-    assert not reading_plan(1, 512, torch.float32, cpu).store
+def test_elements_are_stored_up_to_64_mib_an_example():
+    assert reading_plan(1, 50_176, 512, 261, torch.float32, torch.device("cpu")).store
+    assert not reading_plan(1, 262_144, 64, 66, torch.float32, torch.device("cpu")).store
+
+
+@pytest.mark.parametrize("count", [1, 255, 256, 257, 784, 1000])
+def test_spans_are_equal_parts_that_cover_every_element_once(count):
+    sizes = [len(range(count)[span]) for span in spans(count, 256)]
+    assert [i for span in spans(count, 256) for i in range(count)[span]] == list(range(count))
+    assert max(sizes) <= 256 and max(sizes) - min(sizes) < len(sizes)

@@ -82,6 +82,7 @@ class Perceiver(nn.Module):
             nn.Sequential(*(SelfAttend(latent_dim, self_heads, widening) for _ in range(self_attends_per_block)))
             for _ in range(max(self.latent_weights) + 1)
         )
+        self.channels = input_dim
         self.num_elements = sum(modality.elements for modality in data_spec.modalities.values())
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
@@ -128,7 +129,7 @@ class Perceiver(nn.Module):
     def segments(self, inputs: dict[str, ByteArray]) -> tuple[list[Elements], int]:
         """The elements of all modalities, ready for all cross-attends, and how many to read at a time."""
         first = next(iter(inputs.values())).values
-        plan = reading_plan(len(first), self.rows, first.dtype, first.device)
+        plan = reading_plan(len(first), self.num_elements, self.rows, self.channels, first.dtype, first.device)
         return [self.elements(name, inputs[name], plan) for name in self.modalities], plan.chunk
 
     def elements(self, name: str, byte_array: ByteArray, plan: Plan) -> Elements:
