@@ -4,7 +4,6 @@ from itertools import product
 
 import pytest
 import torch
-from timm.layers.lambda_layer import LambdaLayer as TimmLambdaLayer
 from torch import Tensor, nn
 
 from datamodules import UserError
@@ -37,66 +36,68 @@ def by_the_formula(layer: LambdaLayer, queries: Tensor, context: Tensor) -> Tens
     k, h, u, v = layer.key_depth, layer.heads, layer.intra_depth, layer.value_depth
     b, _, *grid = queries.shape
     x, c = queries.flatten(2), context.flatten(2)
-    q = batch_norm(layer.norm_queries, layer.to_queries.weight @ x)
-    values = batch_norm(layer.norm_values, layer.to_values.weight @ c)
-    keys = (layer.to_keys.weight @ c).softmax(dim=2)  # over the context
-    places = list(product(*map(range, grid)))
+    q = batch_norm(layer.norm_queries, layer.to_queries @ x)
+    values = batch_norm(layer.norm_values, layer.to_values @ c)
+    keys = (layer.to_keys @ c).softmax(dim=2)  # over the context
+    places, context_places = (list(product(*map(range, array.shape[2:]))) for array in (queries, context))
     y = torch.zeros(b, h * v, x.shape[2], dtype=x.dtype)
     for example, n in product(range(b), range(x.shape[2])):
         summary = torch.zeros(k, v, dtype=x.dtype)
         for m, i in product(range(c.shape[2]), range(u)):
             key = keys[example, i::u, m]  # channel order of keys and values: depth, then intra-depth
-            if layer.grid is not None:
-                offset = [p - o + most - 1 for p, o, most in zip(places[m], places[n], layer.grid, strict=True)]
-                key = key + layer.embeddings[(*offset, slice(None), i)]
+            if layer.embeddings is not None:
+                table = layer.embeddings[:, i]
+                offset = [p - o + r // 2 for p, o, r in zip(context_places[m], places[n], table.shape[1:], strict=True)]
+                if all(0 <= o < r for o, r in zip(offset, table.shape[1:], strict=True)):
+                    key = key + table[(slice(None), *offset)]
             summary = summary + torch.outer(key, values[example, i::u, m])
         for head in range(h):
             y[example, head * v : (head + 1) * v, n] = summary.T @ q[example, head * k : (head + 1) * k, n]
     return y.reshape(b, h * v, *grid)
 
 
+SHAPES = [
+    ((7,), {"grid": (7,)}),
+    ((7,), {"grid": (7,), "intra_depth": 2}),
+    ((7,), {"scope": (3,)}),
+    ((3, 4), {"grid": (3, 4)}),
+    ((4, 2), {"grid": (4, 2), "intra_depth": 3}),
+    ((5, 4), {"scope": (3, 5)}),
+    ((2, 3, 2), {"grid": (2, 3, 2)}),
+    ((2, 4, 3), {"scope": (1, 3, 3), "intra_depth": 2}),
+    ((5,), {}),
+    ((5,), {"intra_depth": 2}),
+]
+
+
 @pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize(
-    ("grid", "intra_depth"), [((7,), 1), ((7,), 2), ((3, 4), 1), ((4, 2), 3), ((2, 3, 2), 1), (None, 1), (None, 2)]
-)
-def test_output_equals_the_papers_formula_query_by_query(grid, intra_depth, training):
-    layer = build(grid=grid, intra_depth=intra_depth).train(training)
-    x = torch.randn(2, 6, *(grid or (5,)), dtype=torch.float64)
+@pytest.mark.parametrize(("grid", "options"), SHAPES)
+def test_output_equals_the_papers_formula_query_by_query(grid, options, training):
+    layer = build(**options).train(training)
+    x = torch.randn(2, 6, *grid, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(layer(x), by_the_formula(layer, x, x), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("grid", [(3, 4), None])
-def test_a_separate_context_is_what_is_summarised(grid):
-    layer = build(grid=grid).eval()
-    x, context = torch.randn(2, 2, 6, *(grid or (5,)), dtype=torch.float64)
+@pytest.mark.parametrize(
+    ("options", "grid", "context_grid"),
+    [
+        ({"grid": (5, 6)}, (3, 4), (3, 4)),
+        ({"grid": (5, 6)}, (3, 4), (5, 2)),
+        ({"scope": (3, 3)}, (3, 4), (5, 2)),
+        ({}, (4,), (9,)),
+    ],
+)
+def test_a_separate_context_of_any_grid_is_what_is_summarised(options, grid, context_grid):
+    layer = build(context_dim=7, **options).eval()
+    x, context = (torch.randn(2, c, *g, dtype=torch.float64) for c, g in ((6, grid), (7, context_grid)))
     with torch.no_grad():
         torch.testing.assert_close(layer(x, context), by_the_formula(layer, x, context), rtol=1e-10, atol=1e-10)
 
 
-def test_content_only_context_may_have_another_length_than_the_queries():
-    layer = build().eval()
-    x, context = torch.randn(2, 6, 4, dtype=torch.float64), torch.randn(2, 6, 9, dtype=torch.float64)
-    with torch.no_grad():
-        torch.testing.assert_close(layer(x, context), by_the_formula(layer, x, context), rtol=1e-10, atol=1e-10)
-
-
-def test_output_and_gradient_equal_timms_layer():
-    theirs = TimmLambdaLayer(12, feat_size=(3, 5), num_heads=2, dim_head=4, r=None).double()
-    ours = LambdaLayer(12, 12, key_depth=theirs.dim_qk, heads=2, grid=(3, 5)).double()
-    with torch.no_grad():
-        weights = (ours.to_queries.weight, ours.to_keys.weight, ours.to_values.weight)
-        theirs.qkv.weight.copy_(torch.cat(weights)[..., None, None])
-        theirs.pos_emb.copy_(ours.embeddings.squeeze(-1))
-    x = torch.randn(2, 12, 3, 5, dtype=torch.float64, requires_grad=True)
-    outputs = ours(x), theirs(x)
-    torch.testing.assert_close(*outputs, rtol=1e-10, atol=1e-10)
-    gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in outputs]
-    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-10)
-
-
-def test_parameter_count_is_the_papers():
+def test_parameter_counts_are_the_papers():
     assert sum(p.numel() for p in LambdaLayer(256, 256, grid=(16, 16)).parameters()) == 52_496
+    assert sum(p.numel() for p in LambdaLayer(256, 256, scope=(23, 23)).parameters()) == 45_584
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_parameter_count_is_the_papers():
 def test_a_smaller_grid_uses_the_centre_of_the_table(grid, smaller):
     large, small = build(grid=grid).eval(), build(grid=smaller).eval()
     centre = tuple(slice(most - length, most + length - 1) for most, length in zip(grid, smaller, strict=True))
-    small.load_state_dict({**large.state_dict(), "embeddings": large.embeddings[centre]})
+    small.load_state_dict({**large.state_dict(), "embeddings": large.embeddings[(..., *centre)]})
     x = torch.randn(2, 6, *smaller, dtype=torch.float64)
     torch.testing.assert_close(large(x), small(x), rtol=1e-12, atol=1e-12)
 
@@ -129,16 +130,39 @@ def test_with_positions_the_order_of_the_context_matters():
     assert not torch.allclose(layer(x, context.flip(-1)), layer(x, context))
 
 
-def test_a_shifted_picture_gives_the_shifted_position_part():
-    layer = build(grid=(8,), heads=1).eval()
-    nn.init.zeros_(layer.norm_queries.weight)  # the same query everywhere
-    nn.init.zeros_(layer.norm_values.bias)
-    layer.norm_values.running_mean.zero_()
-    x = torch.zeros(1, 6, 8, dtype=torch.float64)
-    x[..., 2] = torch.randn(6)
-    content = layer(x) - layer(torch.roll(x, 1, dims=-1)).roll(-1, dims=-1)
-    # away from the border, where rolling wraps around
-    torch.testing.assert_close(content[..., :7], torch.zeros_like(content[..., :7]), rtol=0, atol=1e-12)
+def test_a_shifted_picture_gives_the_shifted_output_away_from_the_borders():
+    layer = build(scope=(3, 3)).eval()
+    picture = torch.zeros(1, 6, 9, 10, dtype=torch.float64)
+    picture[..., 3:5, 3:6] = torch.randn(1, 6, 2, 3)
+    moved = layer(picture.roll((2, 3), dims=(-2, -1)))
+    # the content part is the same: it does not depend on places
+    torch.testing.assert_close(moved[..., 4:7, 5:9], layer(picture)[..., 2:5, 2:6], rtol=1e-12, atol=1e-12)
+
+
+def test_a_local_scope_that_reaches_everything_equals_global():
+    everywhere = build(grid=(4, 5)).eval()
+    local = build(scope=(7, 9)).eval()
+    local.load_state_dict(everywhere.state_dict())
+    x = torch.randn(2, 6, 4, 5, dtype=torch.float64)
+    torch.testing.assert_close(local(x), everywhere(x), rtol=1e-12, atol=1e-12)
+
+
+def test_layers_may_share_embeddings_and_their_gradients_add_up():
+    first = build(grid=(3, 4))
+    second = build(grid=(3, 4), embeddings=first.embeddings)
+    assert len(set(nn.ModuleList([first, second]).parameters())) == 2 * len(list(first.parameters())) - 1
+    x = torch.randn(2, 6, 3, 4, dtype=torch.float64)
+    apart = [torch.autograd.grad(layer(x).square().sum(), first.embeddings)[0] for layer in (first, second)]
+    (first(x).square().sum() + second(x).square().sum()).backward()
+    torch.testing.assert_close(first.embeddings.grad, sum(apart), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "options", [{"grid": (3,), "scope": (3,)}, {"scope": (4,)}, {"embeddings": nn.Parameter(torch.zeros(3, 1, 5))}]
+)
+def test_options_that_contradict_each_other_raise_user_error(options):
+    with pytest.raises(UserError, match="scope|embeddings"):
+        build(**options)
 
 
 @pytest.mark.parametrize("positions", [False, True])
@@ -166,10 +190,19 @@ def test_dim_out_that_does_not_divide_by_heads_raises_user_error():
         LambdaLayer(8, 10, heads=4)
 
 
-def test_lambdas_stay_finite_under_bfloat16_autocast():
-    layer = LambdaLayer(8, 12, heads=2, grid=(4, 4))
-    with torch.autocast("cpu", torch.bfloat16):
-        y = layer(1e3 * torch.randn(2, 8, 4, 4))
-    y.float().sum().backward()
-    assert y.isfinite().all()
-    assert all(p.grad.isfinite().all() for p in layer.parameters())
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("options", [{"grid": (56, 56)}, {"scope": (23, 23)}])
+def test_half_precision_is_finite_at_56x56_and_near_float32(options, dtype):
+    torch.manual_seed(0)
+    layer = LambdaLayer(8, 8, key_depth=8, heads=2, **options)
+    x = torch.randn(1, 8, 56, 56)
+    found = []
+    for enabled in (True, False):
+        layer.zero_grad()
+        with torch.autocast("cpu", dtype, enabled=enabled):
+            y = layer(x)
+        y.float().square().mean().backward()
+        found.append([y.detach().float()] + [p.grad.clone() for p in layer.parameters()])
+    for half, single in zip(*found, strict=True):
+        assert half.isfinite().all()
+        assert (half - single).abs().max() < 16 * torch.finfo(dtype).eps * single.abs().max()

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from datamodules import UserError
+from src.backbones.position_lambda import read_positions
 
 
 class LambdaLayer(nn.Module):
     """Every query applies a small linear map, its lambda, that summarises the context and where it stands relative to
-    the query (section 2). Global context; queries and context on the same grid of any number of axes.
+    the query (section 2). Queries and context lie on grids of any number of axes, or are sets.
 
     dim, dim_out: channels in and out; dim_out divides by heads.
     key_depth: k, depth of queries and keys. heads: h. intra_depth: u.
-    grid: the largest grid, such as (28, 28), whose relative positions the layer learns; smaller ones use its centre.
-        None: content only, for sets without positions.
+    grid: the largest grid, such as (28, 28), whose relative positions are learned; any grid up to it is taken.
+    scope: r, such as (23, 23), odd: positions are learned up to (r - 1) / 2 away and what is farther is seen by its content
+        alone; any grid is taken (lambda convolution, section 3.2).
+    Neither grid nor scope: content only, for sets.
+    context_dim: channels of a separate context; dim if left out.
+    embeddings: another layer's, to share them within a stage (table 4).
     """
 
     def __init__(
@@ -29,69 +33,78 @@ class LambdaLayer(nn.Module):
         heads: int = 4,
         intra_depth: int = 1,
         grid: Sequence[int] | None = None,
+        scope: Sequence[int] | None = None,
+        context_dim: int | None = None,
+        embeddings: nn.Parameter | None = None,
     ) -> None:
         super().__init__()
         if dim_out % heads:
             raise UserError(f"dim_out {dim_out} does not divide by heads {heads}: change one")
+        if grid is not None and scope is not None:
+            raise UserError(f"LambdaLayer got grid {grid} and scope {scope}: give grid for a global layer, scope for a local")
+        if scope is not None and any(r % 2 == 0 for r in scope):
+            raise UserError(f"LambdaLayer's scope {tuple(scope)} has no middle: give odd numbers")
+        context_dim = dim if context_dim is None else context_dim
         k, h, u, v = key_depth, heads, intra_depth, dim_out // heads
         self.key_depth, self.heads, self.intra_depth, self.value_depth = k, h, u, v
         self.grid = None if grid is None else tuple(grid)
-        self.to_queries = nn.Linear(dim, h * k, bias=False)
-        self.to_keys = nn.Linear(dim, k * u, bias=False)
-        self.to_values = nn.Linear(dim, v * u, bias=False)
+        self.to_queries = nn.Parameter(torch.randn(h * k, dim) * (k * dim) ** -0.5)
+        self.to_keys = nn.Parameter(torch.randn(k * u, context_dim) * context_dim**-0.5)
+        self.to_values = nn.Parameter(torch.randn(v * u, context_dim) * context_dim**-0.5)
         self.norm_queries = nn.BatchNorm1d(h * k)
         self.norm_values = nn.BatchNorm1d(v * u)
-        nn.init.normal_(self.to_queries.weight, std=(k * dim) ** -0.5)
-        nn.init.normal_(self.to_keys.weight, std=dim**-0.5)
-        nn.init.normal_(self.to_values.weight, std=dim**-0.5)
-        if self.grid is not None:
-            # E, one row per relative position: key minus query, along every axis from -(L - 1) to L - 1
-            self.embeddings = nn.Parameter(torch.randn(*(2 * length - 1 for length in self.grid), k, u))
+        table = [2 * length - 1 for length in grid] if grid is not None else scope
+        if embeddings is not None and (table is None or embeddings.shape != (k, u, *table)):
+            raise UserError(f"shared embeddings are {tuple(embeddings.shape)}, this layer needs {(k, u, *(table or ()))}")
+        if table is None:
+            self.register_parameter("embeddings", None)
+        else:
+            # E: one per relative position, key minus query
+            self.embeddings = nn.Parameter(torch.randn(k, u, *table)) if embeddings is None else embeddings
 
     def forward(self, queries: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """queries (B, dim, *grid) to (B, dim_out, *grid).
 
-        context: (B, dim, *grid), what is summarised; the queries themselves if left out.
-        mask: (B, *grid), True where a context element is real.
+        context: (B, context_dim, *its grid), what is summarised; the queries themselves if left out.
+        mask: (B, *context's grid), True where a context element is real.
         """
-        b, _, *grid = queries.shape
-        k, h, u, v = self.key_depth, self.heads, self.intra_depth, self.value_depth
-        context = queries if context is None else context
-        x, c = queries.flatten(2).transpose(1, 2), context.flatten(2).transpose(1, 2)
-        q = self.norm_queries(self.to_queries(x).transpose(1, 2)).unflatten(1, (h, k))  # (B, h, k, n)
-        values = self.norm_values(self.to_values(c).transpose(1, 2)).unflatten(1, (v, u))  # (B, v, u, m)
-        keys = self.to_keys(c).transpose(1, 2).unflatten(1, (k, u))  # (B, k, u, m)
+        h, k, u, v = self.heads, self.key_depth, self.intra_depth, self.value_depth
+        grid, context_grid = queries.shape[2:], (queries if context is None else context).shape[2:]
+        self.check_grids(tuple(grid), tuple(context_grid))
+        if context is None:
+            weights = torch.cat([self.to_queries, self.to_keys, self.to_values])
+            q, keys, values = project(weights, queries).split([h * k, k * u, v * u], dim=1)
+        else:
+            q = project(self.to_queries, queries)
+            keys, values = project(torch.cat([self.to_keys, self.to_values]), context).split([k * u, v * u], dim=1)
+        q, values = self.norm_queries(q), self.norm_values(values)
         if mask is not None:
-            real = mask.flatten(1)[:, None, None, :]
+            real = mask.flatten(1)[:, None]
             keys = keys.masked_fill(~real, torch.finfo(keys.dtype).min)  # finite: a context may be masked whole
             values = values * real
-        content = torch.einsum("bkum,bvum->bkv", keys.softmax(dim=-1), values)
-        y = torch.einsum("bhkn,bkv->bhvn", q, content)
-        if self.grid is not None:
-            # scores first, then values: h/v + h/k of the products that making each query's lambda (k x v) takes
-            scores = torch.einsum("bhkn,nmku->bhunm", q, self.relative_embeddings(tuple(grid), x.device))
-            y = y + torch.einsum("bhunm,bvum->bhvn", scores, values)
-        return y.reshape(b, h * v, *grid)
+        # float32 at least: half precision cannot hold the small weights of a long softmax
+        keys = keys.softmax(dim=-1, dtype=torch.promote_types(keys.dtype, torch.float32)).to(values.dtype)
+        values = values.unflatten(1, (v, u))
+        content = torch.bmm(keys.unflatten(1, (k, u)).flatten(2), values.flatten(2).transpose(1, 2))  # (B, k, v)
+        q = q.unflatten(1, (h, k))
+        y = torch.matmul(content.transpose(1, 2)[:, None], q)  # (B, h, v, n)
+        if self.embeddings is not None:
+            table = self.embeddings.to(q.dtype)
+            positions = read_positions(q.unflatten(-1, grid), table, values.unflatten(-1, context_grid))
+            y = y + positions.flatten(3)
+        return y.reshape(len(y), h * v, *grid)
 
-    def relative_embeddings(self, grid: tuple[int, ...], device: torch.device) -> Tensor:
-        """E for every pair of query and key of a grid: (n, m, k, u)."""
-        if (
-            self.grid is None
-            or len(grid) != len(self.grid)
-            or any(length > most for length, most in zip(grid, self.grid, strict=True))
-        ):
-            raise UserError(
-                f"LambdaLayer learned positions up to grid {self.grid}, got {grid}: build it with that grid"
-            )
-        return self.embeddings.flatten(0, -3)[relative_rows(grid, self.grid).to(device)]
+    def check_grids(self, grid: tuple[int, ...], context_grid: tuple[int, ...]) -> None:
+        if self.embeddings is None:
+            return
+        axes = self.embeddings.dim() - 2
+        most = self.grid or (float("inf"),) * axes
+        for found in (grid, context_grid):
+            if len(found) != axes or any(length > limit for length, limit in zip(found, most, strict=True)):
+                learned = f"positions up to grid {self.grid}" if self.grid else f"positions along {axes} axes"
+                raise UserError(f"LambdaLayer learned {learned}, got {found}: build it with that grid")
 
 
-@cache
-def relative_rows(grid: tuple[int, ...], largest: tuple[int, ...]) -> Tensor:
-    """(n, m) row of the table of `largest`'s relative positions for each query and key of `grid`, key minus query."""
-    axes = torch.meshgrid(*(torch.arange(length) for length in grid), indexing="ij")
-    rows = torch.zeros(axes[0].numel(), axes[0].numel(), dtype=torch.long)
-    for axis, most in zip(axes, largest, strict=True):
-        place = axis.flatten()
-        rows = rows * (2 * most - 1) + (place[None, :] - place[:, None] + most - 1)
-    return rows
+def project(weight: Tensor, x: Tensor) -> Tensor:
+    """weight (O, C) on the channels of x (B, C, *grid): (B, O, n)."""
+    return torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2))
