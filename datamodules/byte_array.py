@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-TaskKind = Literal["single_label", "multi_label"]
+TaskKind = Literal["single_label", "multi_label", "detection"]
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class ByteArray:
 
     values: (B, M, C), what was measured: pixel values, waveform patches, xyz.
     positions: (M, P) where the batch shares them, (B, M, P) where each example has its own.
-    grid: the shape before flattening, such as (224, 224) or (16, 28, 28); None for sets and once elements were permuted
-        example by example.
+    grid: the shape before flattening, such as (224, 224) or (16, 28, 28); None for sets. Where elements were permuted,
+        a backbone that lays them out on it sees the permuted picture (table 2).
     mask: (B, M), True where an element is real; None where all are.
     """
 
@@ -47,7 +47,6 @@ class ByteArray:
         """Reorder the elements; values, positions and mask move together, so no information is lost.
 
         order: (M,) for one order of all examples, (B, M) for one order each.
-        The grid is dropped: neighbours in the new order are no longer neighbours in the data.
         """
         if order.dim() == 1:
             return replace(
@@ -55,7 +54,6 @@ class ByteArray:
                 values=self.values[:, order],
                 positions=self.positions[..., order, :],
                 mask=None if self.mask is None else self.mask[:, order],
-                grid=None,
             )
         rows = torch.arange(len(self.values), device=order.device)[:, None]
         own_positions = self.positions.expand(len(self.values), -1, -1)
@@ -64,7 +62,6 @@ class ByteArray:
             values=self.values[rows, order],
             positions=own_positions[rows, order],
             mask=None if self.mask is None else self.mask[rows, order],
-            grid=None,
         )
 
     def to(self, *args, **kwargs) -> ByteArray:
@@ -78,13 +75,14 @@ class ByteArray:
 class Batch:
     """What a model is trained on: one ByteArray per modality and what to predict.
 
-    target: (B,) class numbers for single_label, (B, classes) of 0 and 1 for multi_label.
+    target: (B,) class numbers for single_label, (B, classes) of 0 and 1 for multi_label, a list with a dict of tensors
+        per example for detection.
     keys: one string per example, its name in the data set.
     weight: (B,), 0 where an example only pads the batch (or could not be decoded), else 1.
     """
 
     inputs: dict[str, ByteArray]
-    target: Tensor
+    target: Any
     keys: list[str]
     weight: Tensor
 

@@ -96,10 +96,13 @@ def test_resnet_refuses_other_names_in_one_line(name):
     assert len(str(caught.value)) < 400
 
 
-def test_resnet_refuses_permuted_elements():
+def test_resnet_takes_permuted_elements_as_a_picture_and_refuses_sets():
     image = IMAGE.example_inputs(1)["image"]
-    with pytest.raises(UserError, match="permuted"):
-        ResNet(IMAGE, name="resnet18")({"image": image.permute(torch.randperm(64 * 48))})
+    permuted = image.permute(torch.randperm(64 * 48))
+    model = ResNet(IMAGE, name="resnet18").eval()
+    assert model({"image": permuted}).shape == model({"image": image}).shape
+    with pytest.raises(UserError, match="set"):
+        model({"image": replace(permuted, grid=None)})
 
 
 def test_gradients_reach_all_parameters(clip_spec):

@@ -61,8 +61,8 @@ def test_permute_moves_values_positions_and_mask_together(shared, each):
         assert after != before
 
 
-def test_permute_drops_the_grid_and_shares_positions_only_where_the_order_is_shared():
-    assert make().permute(orders(each=False)).grid is None
+def test_permute_keeps_the_grid_and_shares_positions_only_where_the_order_is_shared():
+    assert make().permute(orders(each=True)).grid == make().grid
     assert make().permute(orders(each=False)).positions.shape == (M, P)
     assert make().permute(orders(each=True)).positions.shape == (B, M, P)
 

@@ -114,5 +114,5 @@ def unflatten(byte_array: ByteArray, positions: bool) -> Tensor:
     """A byte array on a 2-D grid to a picture (B, C, H, W), with the positional features as further channels if asked."""
     elements = byte_array.concat() if positions else byte_array.values
     if byte_array.grid is None:
-        raise UserError("this backbone needs the grid of the byte array, but its elements were permuted")
+        raise UserError("this backbone needs elements on a grid, the byte array is a set: use Perceiver or LambdaNet")
     return elements.transpose(1, 2).unflatten(2, byte_array.grid)
