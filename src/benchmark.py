@@ -9,9 +9,12 @@ from src.cli import run_command
 
 BENCHMARKS = {
     "backbones": "a training step of every backbone on the same batch",
+    "lambda": "lambda layers beside convolution, attention and public lambda layers; whole ResNets; EfficientNets",
     "perceiver": "ours beside the public implementations that are installed, at three shapes",
+    "input": "what loading costs beside the bare library calls that bound it",
     "scaling": "cost against the number of elements, Perceiver and self-attention on all of them",
 }
+MODULES = {"lambda": "lambda_layers"}  # where it is not the command's name
 
 
 def main(args: list[str] | None = None) -> None:
@@ -20,10 +23,13 @@ def main(args: list[str] | None = None) -> None:
     for name, what in BENCHMARKS.items():
         one = names.add_parser(name, help=what, description=what, allow_abbrev=False)
         one.add_argument("--rounds", type=int, help="how often each case is timed")
+        if name == "lambda":
+            one.add_argument("--parts", nargs="+", help="some of layers, peers, networks, efficientnet")
         if name == "perceiver":
             one.add_argument("--shapes", nargs="+", help="some of small, audioset, imagenet, imagenet_2")
     options = vars(parser.parse_args(args))
-    module = import_module(f"src.benchmarks.{options.pop('name')}")
+    name = options.pop("name")
+    module = import_module(f"src.benchmarks.{MODULES.get(name, name)}")
     module.run(**{key: value for key, value in options.items() if value is not None})
 
 

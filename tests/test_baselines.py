@@ -7,7 +7,7 @@ import torch
 from timm.models.resnet import BasicBlock
 
 from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
-from src.backbones import ResNet, Transformer
+from src.backbones import EfficientNet, ResNet, Transformer, ViT
 
 SMALL = {"dim": 16, "depth": 2, "heads": 4}
 IMAGE = DataSpec({"image": ModalitySpec(3, 10, 64 * 48, (64, 48), 2)}, "single_label", ("a", "b"))
@@ -113,3 +113,37 @@ def test_gradients_reach_all_parameters(clip_spec):
     for model, spec in ((Transformer(clip_spec, **SMALL), clip_spec), (resnet, IMAGE)):
         model(spec.example_inputs(4)).square().sum().backward()
         assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+NETWORKS = [
+    (ResNet, {"name": "resnet18"}, 49),
+    (EfficientNet, {"name": "efficientnet_b0"}, 9),
+    (ViT, {"name": "vit_tiny_patch16_224"}, 256),
+    (ViT, {"name": "vit_tiny_patch16_224", "patch": 8, "positions": True}, 64),
+]
+
+
+@pytest.mark.parametrize(("backbone", "options", "pixels"), NETWORKS)
+def test_the_first_layer_sees_as_many_pixels_as_receptive_field_says(backbone, options, pixels):
+    model = backbone(IMAGE, **options).eval()
+    assert model.receptive_field() == pixels
+    first = next(m for m in model.modules() if isinstance(m, torch.nn.Conv2d))
+    picture = torch.randn(1, first.in_channels, 64, 48, requires_grad=True)
+    y = first(picture)
+    y[0, :, y.shape[2] // 2, y.shape[3] // 2].sum().backward()
+    assert picture.grad.ne(0).any(1).sum() == pixels
+
+
+@pytest.mark.parametrize(("backbone", "options", "pixels"), NETWORKS[1:])
+def test_features_of_pictures_that_are_not_square(backbone, options, pixels):
+    model = backbone(IMAGE, **options)
+    cells = 2 * 2 if backbone is EfficientNet else 1 + 64 * 48 // pixels
+    assert model(IMAGE.example_inputs(2)).shape == (2, cells, model.num_features)
+
+
+def test_feature_maps_come_at_four_strides_and_vit_has_none():
+    for backbone, name in ((ResNet, "resnet18"), (EfficientNet, "efficientnet_b0")):
+        maps = backbone(IMAGE, name=name).feature_maps(IMAGE.example_inputs(1))
+        assert [tuple(m.shape[2:]) for m in maps] == [(16, 12), (8, 6), (4, 3), (2, 2)]
+    with pytest.raises(UserError, match="ViT.*ResNet"):
+        ViT(IMAGE, name="vit_tiny_patch16_224").feature_maps(IMAGE.example_inputs(1))

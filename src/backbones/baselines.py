@@ -12,34 +12,112 @@ from torch.nn import functional as F
 
 from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
 
-# Pixels of the receptive field of a ResNet's first convolution, 7 x 7 (Perceiver, table 2)
-RESNET_STEM_PIXELS = 49
+RESNET_STEM_PIXELS = 49  # of a ResNet's first convolution, 7 x 7 (Perceiver, table 2)
 
 
-class ResNet(nn.Module):
-    """A ResNet of timm on one modality with a 2-D grid, on its channels or on channels and positions.
+class TimmImageNetwork(nn.Module):
+    """A network of timm on one modality with a 2-D grid, on its channels or on channels and positions.
 
-    name: timm's name, such as resnet18 or resnet50.
-    positions: give the positional features to the network as further channels (`RGB + FF` in the paper's table 1).
+    name: timm's name. positions: give the positional features to the network as further channels (`RGB + FF` in the
+    Perceiver's table 1). stochastic_depth: share of examples that skip the last block while training, less before.
     """
 
-    def __init__(self, data_spec: DataSpec, name: str = "resnet50", positions: bool = False) -> None:
+    prefixes: tuple[str, ...]  # of the names that are taken
+    examples: str
+    first_layer_pixels: int  # that the first layer's units can see
+
+    def __init__(self, data_spec: DataSpec, name: str, positions: bool = False, stochastic_depth: float = 0.0) -> None:
         super().__init__()
-        self.modality, spec = one_image("ResNet", data_spec)
+        kind = type(self).__name__
+        self.modality, spec = one_image(kind, data_spec)
         self.positions = positions
         channels = spec.channels + (spec.position_channels if positions else 0)
-        if not name.startswith("resnet") or not timm.is_model(name):
-            raise UserError(f"ResNet name {name!r} is not one of timm's: choose resnet18, resnet34, resnet50, ...")
-        self.network = timm.create_model(name, in_chans=channels, num_classes=0, global_pool="")
+        if not name.startswith(self.prefixes) or not timm.is_model(name):
+            raise UserError(f"{kind} name {name!r} is not one of timm's: choose {self.examples}, ...")
+        self.network = timm.create_model(
+            name,
+            in_chans=channels,
+            num_classes=0,
+            global_pool="",
+            drop_path_rate=stochastic_depth,
+            **self.options(spec),
+        )
         self.num_features = self.network.num_features
+
+    def options(self, spec: ModalitySpec) -> dict:
+        """Further options of timm's constructor."""
+        return {}
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
         """One image byte array to the last feature map, flattened: (B, h * w, D)."""
         return self.network(unflatten(inputs[self.modality], self.positions)).flatten(2).transpose(1, 2)
 
+    def feature_maps(self, inputs: dict[str, ByteArray]) -> list[Tensor]:
+        """Feature maps (B, C, H, W), one per stride: 4, 8, 16 and 32."""
+        picture = unflatten(inputs[self.modality], self.positions)
+        return self.network.forward_intermediates(picture, indices=4, intermediates_only=True)
+
     def receptive_field(self) -> int:
         """Pixels that the first layer's units can see."""
-        return RESNET_STEM_PIXELS
+        return self.first_layer_pixels
+
+
+class ResNet(TimmImageNetwork):
+    """A ResNet; see TimmImageNetwork."""
+
+    prefixes, examples = ("resnet",), "resnet18, resnet34, resnet50"
+    first_layer_pixels = RESNET_STEM_PIXELS
+
+    def __init__(
+        self, data_spec: DataSpec, name: str = "resnet50", positions: bool = False, stochastic_depth: float = 0.0
+    ) -> None:
+        super().__init__(data_spec, name, positions, stochastic_depth)
+
+
+class EfficientNet(TimmImageNetwork):
+    """An EfficientNet, B0 to B7 (timm's efficientnet_b0 ...; tf_efficientnet_b0 ... pads as the published weights do)."""
+
+    prefixes, examples = ("efficientnet_b", "tf_efficientnet_b"), "efficientnet_b0, efficientnet_b1"
+    first_layer_pixels = 9
+
+    def __init__(
+        self, data_spec: DataSpec, name: str = "efficientnet_b0", positions: bool = False, stochastic_depth: float = 0.0
+    ) -> None:
+        super().__init__(data_spec, name, positions, stochastic_depth)
+
+
+class ViT(TimmImageNetwork):
+    """A vision transformer; see TimmImageNetwork.
+
+    patch: pixels of a patch's side; the name's own if left out.
+    """
+
+    prefixes, examples = ("vit_",), "vit_tiny_patch16_224, vit_small_patch16_224, vit_base_patch16_224"
+
+    def __init__(
+        self,
+        data_spec: DataSpec,
+        name: str = "vit_base_patch16_224",
+        positions: bool = False,
+        stochastic_depth: float = 0.0,
+        patch: int | None = None,
+    ) -> None:
+        self.patch = patch
+        super().__init__(data_spec, name, positions, stochastic_depth)
+        rows, columns = self.network.patch_embed.patch_size
+        self.first_layer_pixels = rows * columns
+
+    def options(self, spec: ModalitySpec) -> dict:
+        return {"img_size": spec.grid, **({} if self.patch is None else {"patch_size": self.patch})}
+
+    def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
+        """One image byte array to features of the class token and all patches: (B, 1 + patches, D)."""
+        return self.network(unflatten(inputs[self.modality], self.positions))
+
+    def feature_maps(self, inputs: dict[str, ByteArray]) -> list[Tensor]:
+        raise UserError(
+            "ViT has one grid, of its patches, and no feature maps of several strides: use ResNet or LambdaResNet"
+        )
 
 
 class Transformer(nn.Module):

@@ -41,7 +41,9 @@ class LambdaLayer(nn.Module):
         if dim_out % heads:
             raise UserError(f"dim_out {dim_out} does not divide by heads {heads}: change one")
         if grid is not None and scope is not None:
-            raise UserError(f"LambdaLayer got grid {grid} and scope {scope}: give grid for a global layer, scope for a local")
+            raise UserError(
+                f"LambdaLayer got grid {grid} and scope {scope}: give grid for a global layer, scope for a local"
+            )
         if scope is not None and any(r % 2 == 0 for r in scope):
             raise UserError(f"LambdaLayer's scope {tuple(scope)} has no middle: give odd numbers")
         context_dim = dim if context_dim is None else context_dim
@@ -55,7 +57,9 @@ class LambdaLayer(nn.Module):
         self.norm_values = nn.BatchNorm1d(v * u)
         table = [2 * length - 1 for length in grid] if grid is not None else scope
         if embeddings is not None and (table is None or embeddings.shape != (k, u, *table)):
-            raise UserError(f"shared embeddings are {tuple(embeddings.shape)}, this layer needs {(k, u, *(table or ()))}")
+            raise UserError(
+                f"shared embeddings are {tuple(embeddings.shape)}, this layer needs {(k, u, *(table or ()))}"
+            )
         if table is None:
             self.register_parameter("embeddings", None)
         else:

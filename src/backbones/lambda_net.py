@@ -17,12 +17,24 @@ class LambdaBlock(nn.Module):
     """A ResNet bottleneck with a lambda layer where the 3x3 convolution stood, then average pooling where it strides
     (LambdaNetworks, section 4)."""
 
-    def __init__(self, dim: int, dim_out: int, stride: int, key_depth: int, heads: int, grid: Sequence[int] | None):
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        stride: int,
+        key_depth: int,
+        heads: int,
+        grid: Sequence[int] | None,
+        scope: int | None = None,
+    ) -> None:
         super().__init__()
         width = max(heads, dim_out // 4 // heads * heads)
         self.stride = stride
         self.narrow = nn.Sequential(nn.Conv1d(dim, width, 1, bias=False), nn.BatchNorm1d(width), nn.ReLU())
-        self.mix = LambdaLayer(width, width, key_depth, heads, grid=grid)
+        if grid is not None and scope is not None:
+            self.mix = LambdaLayer(width, width, key_depth, heads, scope=(scope,) * len(grid))
+        else:
+            self.mix = LambdaLayer(width, width, key_depth, heads, grid=grid)
         last = nn.BatchNorm1d(dim_out)
         nn.init.zeros_(last.weight)  # a new block is the identity
         self.widen = nn.Sequential(nn.BatchNorm1d(width), nn.ReLU(), nn.Conv1d(width, dim_out, 1, bias=False), last)
@@ -57,6 +69,7 @@ class LambdaNet(nn.Module):
     patch: cells along each axis that are merged into one before the first block, for each modality; 1 if left out.
     widths: channels of each stage; the grid is halved between stages.
     blocks_per_stage, key_depth, heads: of the lambda blocks.
+    scope: cells along each axis, an odd number, whose places a query knows; all if left out. Sets have no places.
     """
 
     def __init__(
@@ -67,13 +80,14 @@ class LambdaNet(nn.Module):
         blocks_per_stage: int = 2,
         key_depth: int = 16,
         heads: int = 4,
+        scope: int | None = None,
     ) -> None:
         super().__init__()
         self.num_features = widths[-1]
         self.elements = sum(modality.elements for modality in data_spec.modalities.values())
         self.towers = nn.ModuleDict(
             {
-                name: Tower(modality, (patch or {}).get(name, 1), widths, blocks_per_stage, key_depth, heads)
+                name: Tower(modality, (patch or {}).get(name, 1), widths, blocks_per_stage, key_depth, heads, scope)
                 for name, modality in data_spec.modalities.items()
             }
         )
@@ -98,6 +112,7 @@ class Tower(nn.Module):
         blocks_per_stage: int,
         key_depth: int,
         heads: int,
+        scope: int | None,
     ) -> None:
         super().__init__()
         self.patch, self.grid = patch, modality.grid
@@ -113,7 +128,7 @@ class Tower(nn.Module):
         for stage, width in enumerate(widths):
             for block in range(blocks_per_stage):
                 stride = 2 if stage and block == 0 and grid is not None else 1
-                blocks.append(LambdaBlock(dim, width, stride, key_depth, heads, grid))
+                blocks.append(LambdaBlock(dim, width, stride, key_depth, heads, grid, scope))
                 dim = width
                 grid = None if grid is None else tuple(ceil(length / stride) for length in grid)
         self.blocks = nn.ModuleList(blocks)

@@ -33,6 +33,15 @@ def alternate(cases: dict[str, Callable[[], object]], rounds: int, what: str) ->
     return {name: median(times) for name, times in seconds.items()}
 
 
+def forward_step(forward: Callable[[], torch.Tensor]) -> None:
+    with torch.no_grad():
+        forward()
+
+
+def training_step(forward: Callable[[], torch.Tensor]) -> None:
+    forward().square().mean().backward()
+
+
 def synchronise() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from datamodules import DataSpec, ModalitySpec
 from src.backbones import Perceiver
-from src.benchmarks.measure import alternate, peak_bytes, save
+from src.benchmarks.measure import alternate, forward_step, peak_bytes, save, training_step
 
 
 @dataclass(frozen=True)
@@ -139,15 +139,6 @@ PEERS = {"perceiver_pytorch": perceiver_pytorch, "transformers": transformers}
 def implementations() -> dict[str, Callable[[Shape], tuple[nn.Module, Callable[[], Tensor]]]]:
     """Ours and the peers that are installed."""
     return {"ours": ours, **{name: make for name, make in PEERS.items() if find_spec(name)}}
-
-
-def forward_step(forward: Callable[[], Tensor]) -> None:
-    with torch.no_grad():
-        forward()
-
-
-def training_step(forward: Callable[[], Tensor]) -> None:
-    forward().square().mean().backward()
 
 
 def make_training_step(make: Callable[..., tuple[nn.Module, Callable[[], Tensor]]], *args) -> Callable[[], None]:

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from datamodules import DataSpec, ModalitySpec
 from src.backbones import Perceiver, Transformer
-from src.benchmarks.measure import RESULTS, alternate, peak_bytes, save
-from src.benchmarks.perceiver import training_step
+from src.benchmarks.measure import RESULTS, alternate, peak_bytes, save, training_step
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

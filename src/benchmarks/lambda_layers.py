@@ -1,0 +1,258 @@
+"""The lambda layer beside convolution, self-attention and the public lambda layers; whole ResNets; and EfficientNets.
+
+Parts: `layers`, the paper's layer table at ResNet-50's stage shapes; `peers`, ours beside timm's and lambda-networks' at four
+shapes; `networks`, ResNet-50 with convolutions and lambda layers stage by stage; `efficientnet`, LambdaResNets beside
+EfficientNets of like published accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+
+import matplotlib
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from datamodules import DataSpec, ModalitySpec
+from src.backbones import EfficientNet, LambdaLayer, LambdaResNet, ResNet
+from src.backbones.self_attention import AxialAttention, GlobalAttention, LocalAttention
+from src.benchmarks.measure import RESULTS, alternate, forward_step, peak_bytes, save, training_step
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt
+
+BATCH = 8
+STAGES = [(64, 56, 3), (128, 28, 4), (256, 14, 6), (512, 7, 3)]  # channels, side and blocks of ResNet-50's stages
+MOST_SCORES = 2**28  # of a layer's attention map: a layer that would keep more is left out, as the paper's `OOM` is
+PEER_SHAPES = {"16x16 global": (16, None), "32x32 global": (32, None), "32x32 r=23": (32, 23), "56x56 r=23": (56, 23)}
+# Published top-1 % on ImageNet: LambdaResNet (depth, side), EfficientNet (name, side)
+LIKE_ACCURACY = [
+    ((152, 256), 83.8, "efficientnet_b5", 456, 83.7),
+    ((270, 256), 84.3, "efficientnet_b6", 528, 84.2),
+    ((350, 320), 84.7, "efficientnet_b7", 600, 84.7),
+]
+C4_LAMBDAS = {50: 1, 101: 3, 152: 6, 200: 6, 270: 6, 350: 6, 420: 8}
+HYBRIDS = ["CCCC", "CCCL", "CCLL", "CLLL", "LLLL", "LLLC", "LLCC", "LCCC"]
+
+
+def lambda_layer(channels: int, side: int, **options) -> nn.Module:
+    grid = None if "scope" in options else (side, side)
+    return LambdaLayer(channels, channels, grid=grid, **options)
+
+
+LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
+    "conv 3x3": lambda c, side: nn.Conv2d(c, c, 3, padding=1, bias=False),
+    "attention, global": lambda c, side: GlobalAttention(c, c, (side, side)),
+    "attention, axial": lambda c, side: AxialAttention(c, c, (side, side)),
+    "attention, local 7x7": lambda c, side: LocalAttention(c, c, 7),
+    "lambda": lambda_layer,
+    "lambda k=8": partial(lambda_layer, key_depth=8),
+    "lambda conv 7x7": partial(lambda_layer, scope=(7, 7)),
+    "lambda conv 23x23": partial(lambda_layer, scope=(23, 23)),
+}
+
+
+def timm_layer(channels: int, side: int, scope: int | None) -> nn.Module:
+    from timm.layers.lambda_layer import LambdaLayer as Theirs
+
+    return Theirs(channels, channels, feat_size=(side, side), num_heads=4, dim_head=16, r=scope)
+
+
+def lambda_networks_layer(channels: int, side: int, scope: int | None) -> nn.Module:
+    from lambda_networks import LambdaLayer as Theirs
+
+    where = {"n": side} if scope is None else {"r": scope}
+    return Theirs(dim=channels, dim_out=channels, dim_k=16, heads=4, dim_u=1, **where)
+
+
+def our_layer(channels: int, side: int, scope: int | None) -> nn.Module:
+    return lambda_layer(channels, side) if scope is None else lambda_layer(channels, side, scope=(scope, scope))
+
+
+def implementations() -> dict[str, Callable[[int, int, int | None], nn.Module]]:
+    """Ours and the peers that are installed."""
+    made = {"ours": our_layer, "timm": timm_layer}
+    return made | ({"lambda_networks": lambda_networks_layer} if find_spec("lambda_networks") else {})
+
+
+def make_layer_step(build: Callable[..., nn.Module], batch: int, channels: int, side: int, *args) -> Callable[[], None]:
+    torch.manual_seed(0)
+    layer = build(channels, side, *args)
+    return partial(training_step, partial(layer, torch.randn(batch, channels, side, side, requires_grad=True)))
+
+
+def make_named_step(name: str, channels: int, side: int) -> Callable[[], None]:
+    return make_layer_step(LAYERS[name], BATCH, channels, side)
+
+
+def map_gib(layer: str, batch: int = 128, heads: int = 8) -> float | None:
+    """The paper's memory column (table 4): float32 attention maps of ResNet-50's layers, or embeddings, in GiB."""
+    squares = sum(blocks * side**4 for _, side, blocks in STAGES)
+    numbers = {
+        "attention, global": batch * heads * squares,
+        "attention, axial": batch * heads * sum(blocks * side**2 * 2 * side for _, side, blocks in STAGES),
+        "lambda": 16 * squares,
+        "lambda k=8": 8 * squares,
+        "lambda shared": 8 * sum(side**4 for _, side, _ in STAGES) * 2,
+    }
+    return numbers[layer] * 4 / 2**30 if layer in numbers else None
+
+
+def multiply_adds(layer: nn.Module, x: Tensor) -> float:
+    """Of one example, in millions, as they are executed."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        layer(x[:1])
+    return counter.get_total_flops() / 2e6
+
+
+def run_layers(rounds: int) -> pd.DataFrame:
+    """The paper's layer table, one row per layer and stage."""
+    rows = []
+    for channels, side, _ in STAGES:
+        x = torch.randn(BATCH, channels, side, side)
+        names = [n for n in LAYERS if n != "attention, global" or BATCH * 8 * side**4 <= MOST_SCORES]
+        steps = {name: make_named_step(name, channels, side) for name in names}
+        layers = {name: step.args[0].func for name, step in steps.items()}  # type: ignore[attr-defined]
+        forward = {name: partial(forward_step, partial(layer, x)) for name, layer in layers.items()}
+        what = f"{channels} channels on {side}x{side}"
+        seconds = [alternate(cases, rounds, what) for cases in (forward, steps)]
+        for name, layer in layers.items():
+            rows.append(
+                {
+                    "layer": name,
+                    "channels": channels,
+                    "grid": f"{side}x{side}",
+                    "batch": BATCH,
+                    "dtype": "float32",
+                    "parameters": sum(p.numel() for p in layer.parameters()),
+                    "mega_multiply_adds": multiply_adds(layer, x),
+                    "paper_gib_batch_128": map_gib(name),
+                    "peak_mib": peak_bytes(make_named_step, name, channels, side) / 2**20,
+                    "forward_s": seconds[0][name],
+                    "forward_backward_s": seconds[1][name],
+                    "train_images_per_s": BATCH / seconds[1][name],
+                    "ratio_to_conv": seconds[1][name] / seconds[1]["conv 3x3"],
+                }
+            )
+    return save(rows, "lambda_layers")
+
+
+def run_peers(rounds: int) -> pd.DataFrame:
+    """Ours beside the public lambda layers, 256 to 256 channels, and at the stage shapes."""
+    shapes = {name: (256, side, scope) for name, (side, scope) in PEER_SHAPES.items()}
+    for channels, side, _ in STAGES:
+        shapes |= {f"{channels} on {side}x{side} {s or 'global'}": (channels, side, s) for s in (None, 7, 23)}
+    rows = []
+    for name, (channels, side, scope) in shapes.items():
+        made = implementations()
+        steps = {who: make_layer_step(build, BATCH, channels, side, scope) for who, build in made.items()}
+        seconds = alternate(steps, rounds, name)
+        del steps
+        memory = {who: peak_bytes(make_layer_step, build, BATCH, channels, side, scope) for who, build in made.items()}
+        for who in made:
+            rows.append(
+                {
+                    "shape": name,
+                    "implementation": who,
+                    "batch": BATCH,
+                    "channels": channels,
+                    "dtype": "float32",
+                    "forward_backward_s": seconds[who],
+                    "peak_mib": memory[who] / 2**20,
+                    "time_ratio": seconds[who] / min(s for w, s in seconds.items() if w != "ours"),
+                    "memory_ratio": memory[who] / min(m for w, m in memory.items() if w != "ours"),
+                }
+            )
+    return save(rows, "lambda_peers")
+
+
+def picture_spec(side: int) -> DataSpec:
+    return DataSpec({"image": ModalitySpec(3, 2, side * side, (side, side), 2)}, "single_label", ("any",))
+
+
+def time_networks(cases: dict[str, tuple[Callable[[], nn.Module], int]], batch: int, rounds: int) -> list[dict]:
+    """Forward and training steps. cases: name -> how to build it, and the side of its pictures."""
+    made = {}
+    for name, (make, side) in cases.items():
+        torch.manual_seed(0)
+        made[name] = (make(), picture_spec(side).example_inputs(batch))
+    forward = {n: partial(forward_step, partial(model, inputs)) for n, (model, inputs) in made.items()}
+    train = {n: partial(training_step, partial(model, inputs)) for n, (model, inputs) in made.items()}
+    seconds = [alternate(forward, rounds, "forward"), alternate(train, rounds, "training steps")]
+    return [
+        {
+            "network": name,
+            "side": cases[name][1],
+            "batch": batch,
+            "dtype": "float32",
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "forward_s": seconds[0][name],
+            "forward_backward_s": seconds[1][name],
+            "train_images_per_s": batch / seconds[1][name],
+        }
+        for name, (model, _) in made.items()
+    ]
+
+
+def run_networks(rounds: int) -> pd.DataFrame:
+    """ResNet-50 with lambda layers stage by stage, beside timm's."""
+    spec = picture_spec(224)
+    cases: dict[str, tuple[Callable[[], nn.Module], int]] = {"timm ResNet-50": (lambda: ResNet(spec), 224)}
+    cases |= {name: (partial(LambdaResNet, spec, stages=name), 224) for name in HYBRIDS}
+    rows = time_networks(cases, BATCH, rounds)
+    for row in rows:
+        row["ratio"] = row["forward_backward_s"] / rows[0]["forward_backward_s"]
+    return save(rows, "lambda_networks")
+
+
+def run_efficientnet(rounds: int) -> pd.DataFrame:
+    """LambdaResNets beside EfficientNets of like published accuracy, one image a step."""
+    rows = []
+    for (depth, side), published, name, other_side, other_published in LIKE_ACCURACY:
+        ours = partial(
+            LambdaResNet,
+            picture_spec(side),
+            depth=depth,
+            stages="CCLC",
+            c4_lambdas=C4_LAMBDAS[depth],
+            squeeze_excite=True,
+        )
+        theirs = partial(EfficientNet, picture_spec(other_side), name=name)
+        pair = time_networks({f"LambdaResNet-{depth}": (ours, side), name: (theirs, other_side)}, 1, rounds)
+        for row, top1 in zip(pair, (published, other_published), strict=True):
+            row["published_top1"] = top1
+            row |= {f"{k}_speedup": pair[1][f"{k}_s"] / row[f"{k}_s"] for k in ("forward", "forward_backward")}
+        rows += pair
+    return save(rows, "lambda_efficientnet")
+
+
+PARTS = {"layers": run_layers, "peers": run_peers, "networks": run_networks, "efficientnet": run_efficientnet}
+
+
+def run(parts: list[str] | None = None, rounds: int = 3) -> dict[str, pd.DataFrame]:
+    """The chosen parts, or all; a CSV for each, and a picture of the layer table."""
+    tables = {part: PARTS[part](rounds) for part in parts or PARTS}
+    if "layers" in tables:
+        plot(tables["layers"])
+    return tables
+
+
+def plot(frame: pd.DataFrame) -> None:
+    figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
+    for axis, column, label in zip(
+        axes, ("forward_backward_s", "peak_mib"), ("seconds a training step", "peak MiB"), strict=True
+    ):
+        frame.pivot(index="grid", columns="layer", values=column)[list(frame["layer"].unique())].plot.bar(
+            ax=axis, logy=True, width=0.8, legend=axis is axes[1], rot=0
+        )
+        axis.set(xlabel="", ylabel=label)
+        axis.grid(axis="y", alpha=0.3)
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(f"Layers at ResNet-50's stage shapes, forward + backward, batch {BATCH}, float32")
+    RESULTS.mkdir(exist_ok=True)
+    figure.savefig(RESULTS / "lambda_layers.png", dpi=120)
+    plt.close(figure)
