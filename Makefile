@@ -2,9 +2,11 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
+DEBIAN_DATA := dataset-fashion-mnist sweethome3d-furniture \
+	$(foreach language,en es fr it ru,asterisk-core-sounds-$(language)-wav)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format lock bench clean
+.PHONY: help quickstart test lint format lock bench debian clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +33,10 @@ lock: $(READY) ## renew requirements.lock from the ranges in pyproject.toml
 
 bench: $(READY) ## time the backbones side by side, CSV into results/
 	$(BIN)/python -m src.benchmark backbones
+
+debian: ## as root: install Debian's real data sets, which some tests read where they are installed
+	apt-get update -qq
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(DEBIAN_DATA)
 
 clean: ## remove what the targets made, data and runs excepted
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

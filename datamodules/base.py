@@ -11,7 +11,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -37,8 +37,9 @@ class Split(ABC):
         """Make ready to load; called before loaders are built."""
 
     @abstractmethod
-    def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """One compact sample: a tensor for every modality, and `target`. All randomness comes from `generator`.
+    def load(self, index: int, generator: torch.Generator) -> dict[str, Any]:
+        """One compact sample: a tensor for every modality, and `target` (a dict of tensors for detection). All randomness
+        comes from `generator`.
 
         Raises BadSampleError if the sample cannot be decoded.
         """
@@ -85,8 +86,13 @@ class CompactBatches(Dataset):
         if good is None:
             raise UserError(f"no sample of a whole batch could be decoded; the first: {bad[0]}")
         rows = [good if sample is None else sample for sample in samples]
-        stacked = {name: torch.stack([row[name] for row in rows]) for name in good}
+        stacked = {name: stack([row[name] for row in rows]) for name in good}
         return {**stacked, "key": keys, "weight": weight, "bad": bad}
+
+
+def stack(rows: list) -> Tensor | list:
+    """Tensors to one of (B, ...); what differs in size from sample to sample, such as boxes, stays a list."""
+    return torch.stack(rows) if isinstance(rows[0], Tensor) else rows
 
 
 class ByteArrayDataModule(L.LightningDataModule, ABC):

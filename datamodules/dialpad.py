@@ -7,8 +7,7 @@ give. Digits come from scikit-learn; those of the test split are never seen in t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -19,14 +18,13 @@ from datamodules.base import SPLITS, SplitName
 from datamodules.images import digit_split, load_digit_images
 from datamodules.media import encode_clip
 from datamodules.order import hashed_seed
-from datamodules.progress import track
-from datamodules.shards import write_manifest, write_shard
+from datamodules.shards import write_shards
 
 FRAMES, FPS, SIDE, RATE = 32, 25, 32, 8000
 SAMPLES = RATE * FRAMES // FPS  # 1.28 s, as in AudioSet's recipe
 CLASSES = tuple(f"see {d}" for d in range(10)) + tuple(f"hear {d}" for d in range(10))
 CLIPS = (6000, 500, 1000)  # train, val, test
-CLIPS_PER_SHARD = 500
+LICENCE = "composed by this project of scikit-learn's digits (BSD 3-Clause)"
 # Rows and columns of a telephone's keypad: frequencies in Hz (ITU-T Q.23)
 ROWS, COLUMNS = (697, 770, 852, 941), (1209, 1336, 1477)
 KEYPAD = {1: (0, 0), 2: (0, 1), 3: (0, 2), 4: (1, 0), 5: (1, 1), 6: (1, 2), 7: (2, 0), 8: (2, 1), 9: (2, 2), 0: (3, 1)}
@@ -62,40 +60,29 @@ def tone(digit: int, rng: np.random.Generator) -> np.ndarray:
     return (sound.clip(-1, 1) * 32767).astype(np.int16)
 
 
-def compose_clips(split: SplitName, numbers: range, seed: int) -> Iterator[dict]:
-    """The samples of one shard, in the webdataset convention."""
+def compose_clip(clip: tuple[SplitName, int], seed: int) -> dict:
+    """One clip, named by its split and number, as a webdataset sample."""
+    split, number = clip
     images, labels = load_digit_images()
     rows = torch.tensor(digit_split(split))
-    for number in numbers:
-        rng = np.random.default_rng(hashed_seed("dialpad", seed, split, number))
-        seen, heard = int(rng.integers(10)), int(rng.integers(10))
-        image = images[rng.choice(rows[labels[rows] == seen].numpy())].numpy()
-        clip = encode_clip(moving_digit(image, rng), FPS, tone(heard, rng), RATE)
-        yield {
-            "__key__": f"{split}-{number:06d}",
-            "mp4": clip,
-            "json": {"labels": [seen, 10 + heard], "seconds": FRAMES / FPS},
-        }
+    rng = np.random.default_rng(hashed_seed("dialpad", seed, split, number))
+    seen, heard = int(rng.integers(10)), int(rng.integers(10))
+    image = images[rng.choice(rows[labels[rows] == seen].numpy())].numpy()
+    return {
+        "__key__": f"{split}-{number:06d}",
+        "mp4": encode_clip(moving_digit(image, rng), FPS, tone(heard, rng), RATE),
+        "json": {"labels": [seen, 10 + heard], "seconds": FRAMES / FPS},
+    }
 
 
-def compose_shard(job: tuple[SplitName, range], folder: Path, seed: int) -> tuple[str, dict]:
-    split, numbers = job
-    path = folder / f"{split}-{numbers.start // CLIPS_PER_SHARD:06d}.tar"
-    return split, write_shard(path, compose_clips(split, numbers, seed))
-
-
-def compose(folder: Path, clips: Sequence[int], seed: int = 0, workers: int = 2) -> None:
-    """Write the shards of train, val and test with `clips` clips each, and the manifest."""
-    folder.mkdir(parents=True, exist_ok=True)
-    jobs: list[tuple[SplitName, range]] = [
-        (split, range(start, min(start + CLIPS_PER_SHARD, count)))
-        for split, count in zip(SPLITS, clips, strict=True)
-        for start in range(0, count, CLIPS_PER_SHARD)
-    ]
-    splits: dict[str, list[dict]] = {"train": [], "val": [], "test": []}
-    # one thread per worker: torch's thread pool does not survive a fork
-    with ProcessPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        shards = pool.map(partial(compose_shard, folder=folder, seed=seed), jobs)
-        for split, shard in track(shards, f"composing dialpad clips in {folder}", total=len(jobs), unit="shards"):
-            splits[split].append(shard)
-    write_manifest(folder, "dialpad", {"clips": list(clips), "seed": seed}, splits)
+def compose(folder: Path, clips: Sequence[int], seed: int = 0, workers: int = 2) -> dict:
+    """Write the shards of train, val and test with `clips` clips each; returns their manifest."""
+    return write_shards(
+        folder,
+        "dialpad",
+        {split: [(split, number) for number in range(count)] for split, count in zip(SPLITS, clips, strict=True)},
+        partial(compose_clip, seed=seed),
+        made_with={"clips": list(clips), "seed": seed},
+        licence=LICENCE,
+        workers=workers,
+    )

@@ -7,3 +7,7 @@ class UserError(Exception):
 
 class BadSampleError(UserError):
     """One sample that cannot be decoded; `on_bad_sample` decides what follows."""
+
+
+class TooShort(BadSampleError):
+    """One sample that can be decoded but is shorter than the data set asks for."""

@@ -6,12 +6,15 @@ computed once, kept on the device, and shared by all examples of all batches.
 
 from collections.abc import Mapping, Sequence
 from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from datamodules.byte_array import Batch, ByteArray, ModalitySpec
 from datamodules.positions import fourier_channels, fourier_features, grid_coordinates
+
+Permutation = Literal["none", "fixed", "per_example"]
 
 
 class GridModality(nn.Module):
@@ -71,13 +74,52 @@ class GridModality(nn.Module):
 
 
 class Flatten(nn.Module):
-    """A compact batch, as loaders hand it over, to a Batch. Moves itself to the batch's device."""
+    """A compact batch, as loaders hand it over, to a Batch. Moves itself to the batch's device.
 
-    def __init__(self, modalities: Mapping[str, nn.Module]) -> None:
+    permutation: the order of the elements (Perceiver, table 2). `fixed` is one for all examples, made of permutation_seed;
+        `per_example` makes each example's of the batch's `order_seed` (B,) int64. Values and positions move together.
+    """
+
+    def __init__(
+        self, modalities: Mapping[str, nn.Module], permutation: Permutation = "none", permutation_seed: int = 0
+    ) -> None:
         super().__init__()
         self.modalities = nn.ModuleDict(dict(modalities))
+        self.permutation, self.permutation_seed = permutation, permutation_seed
 
     def forward(self, compact: dict) -> Batch:
-        self.to(compact["weight"].device)
+        device = compact["weight"].device
+        self.to(device)
         inputs = {name: modality(compact[name]) for name, modality in self.modalities.items()}
+        if self.permutation != "none":
+            fixed = self.permutation == "fixed"
+            seeds = torch.tensor(self.permutation_seed, device=device) if fixed else compact["order_seed"]
+            inputs = {
+                name: array.permute(random_orders(seeds, array.values.shape[1])) for name, array in inputs.items()
+            }
         return Batch(inputs, compact["target"], compact["key"], compact["weight"])
+
+
+def random_orders(seeds: Tensor, elements: int) -> Tensor:
+    """An order of the elements for every seed: (...) int64 to (..., M). The same on every device.
+
+    The elements are sorted by splitmix64 (Steele et al. 2014) of the seed and their number.
+    """
+    steps = torch.arange(1, elements + 1, device=seeds.device) * signed(0x9E3779B97F4A7C15)
+    return mix(mix(seeds)[..., None] + steps).argsort(dim=-1, stable=True)
+
+
+def mix(bits: Tensor) -> Tensor:
+    """splitmix64's output function; products wrap around."""
+    bits = (bits ^ shift_right(bits, 30)) * signed(0xBF58476D1CE4E5B9)
+    bits = (bits ^ shift_right(bits, 27)) * signed(0x94D049BB133111EB)
+    return bits ^ shift_right(bits, 31)
+
+
+def shift_right(bits: Tensor, count: int) -> Tensor:
+    """Of 64 bits without a sign, which torch has no arithmetic for."""
+    return (bits >> count) & ((1 << (64 - count)) - 1)
+
+
+def signed(bits: int) -> int:
+    return bits - (1 << 64) if bits >> 63 else bits

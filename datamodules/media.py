@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import av
@@ -14,139 +16,163 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from datamodules.errors import BadSampleError
+from datamodules.windows import ROLL_IN, AudioWindow, Filters, TakeFrames, TakeSound, VideoWindow
+
+LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
-@dataclass(frozen=True)
-class VideoWindow:
-    """What is taken of a video: `frames` at `fps`, scaled to height x width."""
+def encode_clip(
+    video: np.ndarray | None,
+    fps: int | Fraction,
+    sound: np.ndarray | None,
+    rate: int,
+    *,
+    key_every: int | None = None,
+    preset: str = "ultrafast",
+    quality: int = 26,
+    bit_rate: int = 32_000,
+) -> bytes:
+    """An mp4 (H.264 and AAC) of video (T, H, W, 3) uint8, with even H and W, and sound (S,) or (S, channels) int16.
 
-    frames: int
-    fps: float
-    height: int
-    width: int
-
-
-@dataclass(frozen=True)
-class AudioWindow:
-    """What is taken of a sound: `samples` at `rate` per second, mixed to one channel."""
-
-    samples: int
-    rate: int
-
-
-def encode_clip(video: np.ndarray, fps: int, sound: np.ndarray, rate: int) -> bytes:
-    """An mp4 (H.264 and AAC) of video (T, H, W, 3) uint8 and sound (S,) int16."""
+    key_every: frames from one key frame to the next, since decoding begins at one; the encoder's choice if left out.
+    preset, quality: x264's preset and constant rate factor, where less is better. bit_rate: of the sound, per second.
+    """
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        picture = container.add_stream(
-            "libx264", rate=fps, options={"preset": "ultrafast", "crf": "26", "threads": "1"}
-        )
-        picture.height, picture.width = video.shape[1:3]
-        picture.pix_fmt = "yuv420p"
-        voice = container.add_stream("aac", rate=rate, options={"aac_coder": "fast"}, layout="mono", bit_rate=32_000)
-        rescale = VideoReformatter()
-        for number, image in enumerate(video):
-            frame = rescale.reformat(av.VideoFrame.from_ndarray(image, format="rgb24"), format="yuv420p", threads=1)
-            frame.pts = number
-            container.mux(picture.encode(frame))
-        container.mux(picture.encode(None))
-        samples = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
-        samples.sample_rate, samples.time_base, samples.pts = rate, Fraction(1, rate), 0
-        container.mux(voice.encode(samples))
-        container.mux(voice.encode(None))
+        streams: list[tuple[Any, Iterator]] = []
+        if video is not None:
+            options = {"preset": preset, "crf": str(quality), "threads": "1"}
+            if key_every is not None:
+                options["g"] = str(key_every)
+            picture = container.add_stream("libx264", rate=fps, options=options)
+            picture.height, picture.width = video.shape[1:3]
+            picture.pix_fmt = "yuv420p"
+            streams.append((picture, video_frames(video)))
+        if sound is not None:
+            layout = LAYOUTS[1 if sound.ndim == 1 else sound.shape[1]]
+            voice = container.add_stream("aac", rate=rate, options={"aac_coder": "fast"}, layout=layout)
+            voice.bit_rate = bit_rate
+            streams.append((voice, sound_frames(sound, rate, layout)))
+        for stream, frames in streams:  # the header, written with the first packet, names both
+            for frame in frames:
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
     return file.getvalue()
 
 
+def video_frames(video: np.ndarray) -> Iterator[av.VideoFrame]:
+    rescale = VideoReformatter()
+    for number, image in enumerate(video):
+        frame = rescale.reformat(av.VideoFrame.from_ndarray(image, format="rgb24"), format="yuv420p", threads=1)
+        frame.pts = number
+        yield frame
+
+
+def sound_frames(sound: np.ndarray, rate: int, layout: str) -> Iterator[av.AudioFrame]:
+    frame = av.AudioFrame.from_ndarray(sound.reshape(1, -1), format="s16", layout=layout)
+    frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), 0
+    yield frame
+
+
 def decode_clip(
-    content: bytes, start: float, video: VideoWindow | None, audio: AudioWindow | None
+    content: bytes | Path,
+    start: float,
+    video: VideoWindow | None,
+    audio: AudioWindow | None,
+    filters: Filters | None = None,
+    fill_missing: bool = False,
 ) -> tuple[Tensor | None, Tensor | None]:
     """The part of a clip that begins `start` seconds in: frames (T, H, W, 3) uint8 and samples (S,) int16.
 
     A frame is the one that is shown at its time; the last one stays where the video ends early; sound that is missing at
-    the end is silence. Raises BadSampleError for a file that cannot be decoded or lacks the stream asked for.
+    either end is silence.
+
+    content: a file's bytes or its path.
+    filters: what the pictures pass before they are scaled to the window; `video.middle` if left out.
+    fill_missing: a clip without pictures is black, one without sound silent; else they are bad samples.
+
+    Raises BadSampleError for a file that cannot be decoded or lacks the stream asked for.
     """
+    frames, sound = read_window(content, start, video, audio, filters)
+    for asked, found, kind in ((video, frames, "video"), (audio, sound, "audio")):
+        if asked is not None and found is None and not fill_missing:
+            raise BadSampleError(f"has no {kind} stream")
+    pictures = samples = None
+    if video is not None:
+        black = torch.zeros(video.frames, video.height, video.width, 3, dtype=torch.uint8)
+        pictures = black if frames is None else frames.result()
+    if audio is not None:
+        samples = torch.zeros(audio.samples, dtype=torch.int16) if sound is None else sound.result()
+    return pictures, samples
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What a file says of itself: its length in seconds (None where it does not know), and the height and width at which
+    its pictures are to be shown (None without pictures)."""
+
+    seconds: float | None
+    size: tuple[int, int] | None
+    has_audio: bool
+
+
+def describe_clip(path: Path) -> ClipInfo:
+    """Raises BadSampleError for a file that cannot be opened."""
     try:
-        with av.open(io.BytesIO(content), "r") as container:
+        with av.open(path, "r") as container:
+            pictures = first_stream(container, "video")
+            size = None
+            if pictures is not None and pictures.codec_context.height:
+                shape = pictures.codec_context.sample_aspect_ratio or 1  # old videos have pixels that are not square
+                size = (pictures.codec_context.height, round(pictures.codec_context.width * shape))
+            seconds = None if container.duration is None else container.duration / av.time_base
+            return ClipInfo(seconds, size, first_stream(container, "audio") is not None)
+    except (av.FFmpegError, ValueError) as error:
+        raise BadSampleError(f"cannot be opened: {reason(error)}") from error
+
+
+def read_window(
+    content: bytes | Path,
+    start: float,
+    video: VideoWindow | None,
+    audio: AudioWindow | None,
+    filters: Filters | None = None,
+) -> tuple[TakeFrames | None, TakeSound | None]:
+    """What `decode_clip` decodes, in its making; None for a stream that is not asked for or not there."""
+    frames = sound = None
+    try:
+        with av.open(io.BytesIO(content) if isinstance(content, bytes) else content, "r") as container:
+            origin = max(0, container.start_time or 0) / av.time_base  # some files begin long after zero
             takers: dict[av.stream.Stream, TakeFrames | TakeSound] = {}
-            if video is not None:
-                takers[one_stream(container.streams.video, "video")] = TakeFrames(start, video)
-            if audio is not None:
-                takers[one_stream(container.streams.audio, "audio")] = TakeSound(start, audio)
-            if start > 0:
-                container.seek(int(start * av.time_base))
-            for packet in container.demux(*takers):
+            if video is not None and (stream := first_stream(container, "video")) is not None:
+                takers[stream] = frames = TakeFrames(start + origin, video, filters or video.middle)
+            if audio is not None and (stream := first_stream(container, "audio")) is not None:
+                takers[stream] = sound = TakeSound(start + origin, audio)
+            if start > ROLL_IN:
+                container.seek(int((start + origin - ROLL_IN) * av.time_base))
+            for packet in container.demux(*takers) if takers else ():
                 taker = takers[packet.stream]
-                if not taker.full:
+                if not taker.full and not taker.skips(packet):
                     for frame in packet.decode():  # of the kind that the stream holds
                         taker.add(frame)
-                elif all(t.full for t in takers.values()):
+                if all(t.full for t in takers.values()):
                     break
-            results = {type(taker): taker.result() for taker in takers.values()}
-    except av.FFmpegError as error:
-        raise BadSampleError(f"cannot be decoded: {error.strerror}") from error
-    return results.get(TakeFrames), results.get(TakeSound)
+            for taker in takers.values():
+                taker.finish()
+    except (av.FFmpegError, ValueError) as error:
+        raise BadSampleError(f"cannot be decoded: {reason(error)}") from error
+    return frames, sound
 
 
-def one_stream(streams: tuple, kind: str) -> av.stream.Stream:
-    """The first stream of its kind, decoded on one thread, since loaders already run side by side."""
-    if not streams:
-        raise BadSampleError(f"has no {kind} stream")
-    streams[0].codec_context.thread_count = 1
-    return streams[0]
+def reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, av.FFmpegError) else None) or str(error)
 
 
-class TakeFrames:
-    """Takes the frames shown at start, start + 1/fps, ... out of a stream of frames."""
-
-    def __init__(self, start: float, window: VideoWindow) -> None:
-        # a frame counts as shown from a quarter of a frame earlier on, so that rounded time stamps do not shift it
-        self.due = [start + (i + 0.25) / window.fps for i in range(window.frames)]
-        self.window = window
-        self.rescale = VideoReformatter()
-        self.taken: list[np.ndarray] = []
-        self.shown: av.VideoFrame | None = None
-
-    @property
-    def full(self) -> bool:
-        return len(self.taken) == len(self.due)
-
-    def add(self, frame: Any) -> None:
-        self.take_until(frame.time)
-        self.shown = frame
-
-    def take_until(self, time: float) -> None:
-        """The frame shown now is taken for every moment before `time`."""
-        count = sum(due < time for due in self.due[len(self.taken) :])
-        if self.shown is not None and count:
-            rgb = self.rescale.reformat(self.shown, self.window.width, self.window.height, "rgb24", threads=1)
-            self.taken += [rgb.to_ndarray()] * count
-
-    def result(self) -> Tensor:
-        if self.shown is None:
-            raise BadSampleError("has no video frames")
-        self.take_until(float("inf"))
-        return torch.from_numpy(np.stack(self.taken))
-
-
-class TakeSound:
-    """Takes `samples` of sound from `start` on out of a stream of sound frames, resampled and mixed to one channel."""
-
-    def __init__(self, start: float, window: AudioWindow) -> None:
-        self.start, self.window = start, window
-        self.resampler = av.AudioResampler(format="s16", layout="mono", rate=window.rate)
-        self.sound = np.zeros(window.samples, np.int16)
-        self.full = False
-
-    def add(self, frame: Any) -> None:
-        for part in self.resampler.resample(frame):
-            place = round(((part.time or 0.0) - self.start) * self.window.rate)
-            samples = part.to_ndarray()[0, max(0, -place) :]
-            place = max(0, place)
-            room = max(0, min(len(samples), self.window.samples - place))
-            self.sound[place : place + room] = samples[:room]
-            self.full = place + len(samples) >= self.window.samples
-
-    def result(self) -> Tensor:
-        if not self.full:
-            self.add(None)  # what the resampler still holds
-        return torch.from_numpy(self.sound)
+def first_stream(container: av.container.InputContainer, kind: str) -> Any | None:
+    """The first stream of its kind, decoded on one thread, since loaders already run side by side; None if there is none.
+    The cover of a record is no video."""
+    for stream in getattr(container.streams, kind):
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            stream.codec_context.thread_count = 1
+            return stream
+    return None

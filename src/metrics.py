@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 import lightning as L
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+
+from datamodules.order import hashed_seed
+
+WINDOW = re.compile(r"@\d{2,}$")  # as datamodules.clips names the windows of a clip
 
 
 def average_precision_per_class(scores: Tensor, target: Tensor) -> Tensor:
@@ -30,25 +37,39 @@ def average_precision_per_class(scores: Tensor, target: Tensor) -> Tensor:
 
 
 class _ScoresAndTargets(Metric):
-    """Keeps the scores and targets of all real samples; the order of ranks does not change what is computed from them."""
+    """Keeps the scores and targets of all real samples; the order of ranks does not change what is computed from them.
+
+    Samples named KEY@NUMBER are windows of one clip, on whatever ranks: their scores are averaged, and they count as one.
+    """
 
     full_state_update = False
     scores: list[Tensor]
     targets: list[Tensor]
+    clips: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
         self.add_state("scores", default=[], dist_reduce_fx="cat")
         self.add_state("targets", default=[], dist_reduce_fx="cat")
+        self.add_state("clips", default=[], dist_reduce_fx="cat")
 
-    def update(self, scores: Tensor, target: Tensor, weight: Tensor) -> None:
+    def update(self, scores: Tensor, target: Tensor, weight: Tensor, keys: Sequence[str]) -> None:
         real = weight > 0
+        clips = [hashed_seed(WINDOW.sub("", key)) for key in keys]  # ranks exchange numbers, not strings
+        self.clips.append(torch.tensor(clips, device=scores.device)[real])
         self.scores.append(scores[real].detach().float())
         self.targets.append(target[real])
 
     def gathered(self) -> tuple[Tensor, Tensor]:
-        """All scores (S, classes) and targets."""
-        return dim_zero_cat(self.scores), dim_zero_cat(self.targets)
+        """Scores (clips, classes) and targets of all clips."""
+        scores, targets = dim_zero_cat(self.scores), dim_zero_cat(self.targets)
+        names, clip = dim_zero_cat(self.clips).unique(return_inverse=True)
+        if len(names) == len(scores):
+            return scores, targets
+        # in float64, where sums of a few float32 scores do not depend on their order
+        sums = scores.new_zeros(len(names), scores.shape[1], dtype=torch.float64).index_add_(0, clip, scores.double())
+        means = sums / clip.bincount()[:, None]
+        return means, targets.new_empty(len(names), *targets.shape[1:]).index_copy_(0, clip, targets)
 
 
 class MultiLabelMetrics(_ScoresAndTargets):

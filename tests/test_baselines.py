@@ -145,5 +145,5 @@ def test_feature_maps_come_at_four_strides_and_vit_has_none():
     for backbone, name in ((ResNet, "resnet18"), (EfficientNet, "efficientnet_b0")):
         maps = backbone(IMAGE, name=name).feature_maps(IMAGE.example_inputs(1))
         assert [tuple(m.shape[2:]) for m in maps] == [(16, 12), (8, 6), (4, 3), (2, 2)]
-    with pytest.raises(UserError, match="ViT.*ResNet"):
+    with pytest.raises(UserError, match=r"ViT.*ResNet"):
         ViT(IMAGE, name="vit_tiny_patch16_224").feature_maps(IMAGE.example_inputs(1))

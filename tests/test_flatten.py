@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from datamodules import Flatten, GridModality
+from datamodules.flatten import random_orders
 
 SHAPES = [((12,), (3,), 1), ((6, 8), (2, 4), 3), ((6, 8), (1, 1), 2), ((4, 6, 8), (2, 3, 4), 3)]
 
@@ -80,3 +81,70 @@ def test_flatten_keeps_target_keys_and_weight_and_saves_nothing():
     assert torch.equal(batch.target, compact["target"])
     assert torch.equal(batch.weight, compact["weight"])
     assert not flatten.state_dict()  # positions are computed, so checkpoints do not hold them
+
+
+MASK = (1 << 64) - 1
+
+
+def splitmix64(bits: int) -> int:
+    """The output function of splitmix64, in Python's own integers."""
+    bits = (bits ^ (bits >> 30)) * 0xBF58476D1CE4E5B9 & MASK
+    bits = (bits ^ (bits >> 27)) * 0x94D049BB133111EB & MASK
+    return bits ^ (bits >> 31)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**63 - 1, 1234567890123456789])
+def test_random_order_is_that_of_splitmix64_of_seed_and_element(seed):
+    base = splitmix64(seed)
+    numbers = [splitmix64(base + place * 0x9E3779B97F4A7C15 & MASK) for place in range(1, 51)]
+    signed = [number - (1 << 64) if number >> 63 else number for number in numbers]
+    expected = sorted(range(50), key=signed.__getitem__)
+    assert random_orders(torch.tensor(seed), 50).tolist() == expected
+    assert random_orders(torch.tensor([7, seed]), 50)[1].tolist() == expected
+
+
+def test_random_orders_are_uniform():
+    orders = random_orders(torch.arange(6000), 3)
+    counts = torch.bincount(orders @ torch.tensor([9, 3, 1]), minlength=27)
+    assert counts[counts > 0].numel() == 6
+    assert ((counts[counts > 0] - 1000).abs() < 150).all()  # five standard deviations
+
+
+def permutable(permutation: str, seed: int = 0) -> Flatten:
+    return Flatten({"image": GridModality((4, 5), 3, bands=2)}, permutation, seed)
+
+
+def compact_pictures(order_seeds: list[int]) -> dict:
+    batch = len(order_seeds)
+    pixels = torch.arange(20 * 3, dtype=torch.uint8).reshape(1, 4, 5, 3).expand(batch, -1, -1, -1)
+    rest = {"target": torch.zeros(batch), "key": [str(n) for n in range(batch)], "weight": torch.ones(batch)}
+    return {"image": pixels, "order_seed": torch.tensor(order_seeds), "bad": [], **rest}
+
+
+def rows(values: torch.Tensor) -> list:
+    return sorted(map(tuple, values.tolist()))
+
+
+@pytest.mark.parametrize("permutation", ["fixed", "per_example"])
+def test_permuted_pixels_keep_their_positions(permutation):
+    plain = permutable("none")(compact_pictures([3, 3, 4])).inputs["image"].concat()
+    array = permutable(permutation)(compact_pictures([3, 3, 4])).inputs["image"]
+    assert array.grid == (4, 5)
+    for before, after in zip(plain, array.concat(), strict=True):
+        assert not torch.equal(before, after)
+        assert rows(before) == rows(after)
+
+
+def test_fixed_permutation_is_one_for_all_and_shares_its_positions():
+    compact = compact_pictures([3, 4, 5])
+    array = permutable("fixed", 1)(compact).inputs["image"]
+    assert array.positions.dim() == 2
+    assert (array.values == array.values[:1]).all()
+    assert torch.equal(array.values, permutable("fixed", 1)(compact).inputs["image"].values)
+    assert not torch.equal(array.values, permutable("fixed", 2)(compact).inputs["image"].values)
+
+
+def test_permutation_per_example_is_that_of_its_order_seed():
+    values = permutable("per_example")(compact_pictures([3, 4, 3])).inputs["image"].values
+    assert torch.equal(values[0], values[2])
+    assert not torch.equal(values[0], values[1])

@@ -1,4 +1,4 @@
-"""Digits and Fashion-MNIST: sizes, disjoint splits, and files that are missing or broken."""
+"""Digits and Fashion-MNIST: sizes, disjoint splits, permutation, and files that are missing or broken."""
 
 import gzip
 import struct
@@ -141,3 +141,55 @@ def test_broken_file_is_refused_by_name(name, content, tmp_path):
     path.write_bytes(content)
     with pytest.raises(UserError, match=name):
         read_idx(path)
+
+
+def permuted_keys(data: Digits, training: bool = False) -> dict[str, torch.Tensor]:
+    """The values of the first pictures of train or test, by key."""
+    loader = data.loader("train" if training else "test", training)
+    found = {}
+    for compact in list(loader)[:2]:
+        batch = data.flatten(compact)
+        found |= dict(zip(batch.keys, batch.inputs["image"].values, strict=True))
+    return found
+
+
+def equal(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_permutation_per_example_is_the_same_for_a_key_whenever_it_is_tested():
+    data = Digits(permutation="per_example", batch_size=32)
+    first = permuted_keys(data)
+    assert equal(first, permuted_keys(data))
+    assert equal(first, permuted_keys(Digits(permutation="per_example", batch_size=32, num_workers=2)))
+    plain = permuted_keys(Digits(batch_size=32))
+    assert all(torch.equal(first[key].sort(0).values, plain[key].sort(0).values) for key in plain)
+    assert not any(torch.equal(first[key], plain[key]) for key in plain)
+
+
+def test_permutation_per_example_differs_from_example_to_example_and_epoch_to_epoch():
+    data = Digits(permutation="per_example", batch_size=32)
+    seeds = [compact["order_seed"] for compact in data.loader("train", training=True)]
+    assert torch.cat(seeds).unique().numel() == 32 * (1197 // 32)
+    loader = data.loader("train", training=True)
+    loader.sampler.set_epoch(1)
+    again = torch.cat([compact["order_seed"] for compact in loader])
+    assert not torch.isin(again, torch.cat(seeds)).any()
+
+
+def test_fixed_permutation_is_the_same_for_any_seed_of_the_order():
+    first = permuted_keys(Digits(permutation="fixed", batch_size=32))
+    assert equal(first, permuted_keys(Digits(permutation="fixed", batch_size=32, seed=9)))
+    assert not equal(first, permuted_keys(Digits(permutation="fixed", permutation_seed=1, batch_size=32)))
+
+
+def test_permuted_batches_ship_one_number_more_per_example():
+    plain, permuted = (next(iter(Digits(permutation=p, batch_size=32).loader("test"))) for p in ("none", "per_example"))
+    assert permuted.keys() - plain.keys() == {"order_seed"}
+    assert permuted["order_seed"].shape == (32,)
+    assert permuted["order_seed"].dtype == torch.int64
+
+
+def test_fashion_can_be_permuted(fashion):
+    batch = next(iter(FashionMNIST(str(fashion), permutation="per_example", batch_size=20).loader("test")))
+    assert batch["order_seed"].unique().numel() == 20

@@ -161,7 +161,7 @@ def test_layers_may_share_embeddings_and_their_gradients_add_up():
     "options", [{"grid": (3,), "scope": (3,)}, {"scope": (4,)}, {"embeddings": nn.Parameter(torch.zeros(3, 1, 5))}]
 )
 def test_options_that_contradict_each_other_raise_user_error(options):
-    with pytest.raises(UserError, match="scope|embeddings"):
+    with pytest.raises(UserError, match=r"scope|embeddings"):
         build(**options)
 
 

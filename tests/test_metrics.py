@@ -24,6 +24,10 @@ def labelled_scores(samples: int = 61, classes: int = 7, levels: int | None = No
     return scores, target
 
 
+def names(samples: int) -> list[str]:
+    return [f"sample{n}" for n in range(samples)]
+
+
 @pytest.mark.parametrize("levels", [None, 5, 1])
 def test_average_precision_equals_scikit_learns_with_and_without_ties(levels):
     scores, target = labelled_scores(levels=levels)
@@ -42,7 +46,7 @@ def test_average_precision_where_all_scores_are_equal_is_the_share_of_positives(
 def test_map_is_the_mean_over_classes_with_a_positive_and_says_how_many():
     scores, target = labelled_scores()
     metrics = MultiLabelMetrics()
-    metrics.update(scores, target, torch.ones(61))
+    metrics.update(scores, target, torch.ones(61), names(61))
     found = metrics.compute()
     kept = [label for label in range(7) if label != 3]
     as_kept = scores.float().numpy()[:, kept]
@@ -58,8 +62,8 @@ def test_samples_of_weight_zero_are_left_out(kind):
     weight = (torch.rand(61) < 0.7).float()
     real = weight > 0
     padded, plain = kind(), kind()
-    padded.update(scores, target, weight)
-    plain.update(scores[real], target[real], torch.ones(int(real.sum())))
+    padded.update(scores, target, weight, names(61))
+    plain.update(scores[real], target[real], torch.ones(int(real.sum())), names(int(real.sum())))
     assert padded.compute() == plain.compute()
     assert padded.compute()["samples"] == real.sum()
 
@@ -68,8 +72,8 @@ def test_top1_and_top5_equal_scikit_learns():
     scores, _ = labelled_scores(samples=200)
     target = torch.randint(7, (200,))
     metrics = SingleLabelMetrics()
-    metrics.update(scores[:90], target[:90], torch.ones(90))
-    metrics.update(scores[90:], target[90:], torch.ones(110))
+    metrics.update(scores[:90], target[:90], torch.ones(90), names(200)[:90])
+    metrics.update(scores[90:], target[90:], torch.ones(110), names(200)[90:])
     found = metrics.compute()
     for k in (1, 5):
         wanted = top_k_accuracy_score(target.numpy(), scores.numpy(), k=k, labels=np.arange(7))
@@ -78,20 +82,53 @@ def test_top1_and_top5_equal_scikit_learns():
 
 def test_top5_is_left_out_with_five_classes_or_fewer():
     metrics = SingleLabelMetrics()
-    metrics.update(torch.randn(4, 5), torch.zeros(4, dtype=torch.long), torch.ones(4))
+    metrics.update(torch.randn(4, 5), torch.zeros(4, dtype=torch.long), torch.ones(4), names(4))
     assert set(metrics.compute()) == {"top1", "samples"}
 
 
+@pytest.mark.parametrize("kind", [MultiLabelMetrics, SingleLabelMetrics])
+def test_windows_of_a_clip_count_as_one_with_the_mean_of_their_scores(kind):
+    scores, target = labelled_scores(samples=60)
+    target = target if kind is MultiLabelMetrics else target.argmax(dim=1)
+    clips = torch.arange(60) // 4
+    target = target[4 * clips]
+    windows, means = kind(), kind()
+    order = torch.randperm(60)  # windows of a clip come in any order, in any batch
+    keys = [f"id@{n // 4}_x@{n % 4:02d}" for n in order.tolist()]
+    for part in (slice(0, 13), slice(13, 60)):
+        windows.update(scores[order][part], target[order][part], torch.ones(60)[part], keys[part])
+    means.update(scores.float().double().reshape(15, 4, 7).mean(dim=1), target[::4], torch.ones(15), names(15))
+    found, wanted = windows.compute(), means.compute()
+    assert found["samples"] == 15
+    assert found == wanted
+
+
+def test_keys_that_only_look_like_windows_stay_apart():
+    metrics = SingleLabelMetrics()
+    metrics.update(torch.randn(4, 5), torch.zeros(4).long(), torch.ones(4), ["a@2x", "a@3x", "b@1", "b@2"])
+    assert metrics.compute()["samples"] == 4
+
+
 def all_metrics(shares: list[Tensor]) -> list[dict[str, float]]:
-    """Both kinds of metrics of some samples, updated share by share; the scores have ties."""
+    """Both kinds of metrics of some samples, and of samples that are windows of clips, updated share by share; the scores
+    have ties."""
     scores, target = labelled_scores(levels=4)
+    single = scores.roll(1, 0).argmax(1)
+    clips = torch.arange(61) // 3
+    windows = [f"clip{row // 3}@{row % 3:02d}" for row in range(61)]
     found = []
-    for metrics, labels in ((MultiLabelMetrics(), target), (SingleLabelMetrics(), scores.roll(1, 0).argmax(1))):
+    for metrics, labels, names_of_rows in (
+        (MultiLabelMetrics(), target, names(61)),
+        (SingleLabelMetrics(), single, names(61)),
+        (MultiLabelMetrics(), target[3 * clips], windows),
+        (SingleLabelMetrics(), single[3 * clips], windows),
+    ):
         for rows in shares:
             # as a loader does: a share ends with a padding sample of weight 0
             weight = torch.cat([torch.ones(len(rows)), torch.zeros(1)])
             rows = torch.cat([rows, torch.zeros(1, dtype=torch.long)])
-            metrics.update(scores[rows], labels[rows], weight)
+            keys = [names_of_rows[row] for row in rows.tolist()]
+            metrics.update(scores[rows], labels[rows], weight, keys)
         found.append({name: value.item() for name, value in metrics.compute().items()})
     return found
 
@@ -113,6 +150,6 @@ def test_metrics_on_several_processes_equal_one_process_to_the_last_digit(world,
     # forked, since importing everything anew takes longer than all else; on one thread, which survives a fork
     mp.start_processes(rank_metrics, args=(world, tmp_path), nprocs=world, start_method="fork")
     wanted = all_metrics([torch.arange(61)])
-    assert wanted[0]["samples"] == wanted[1]["samples"] == 61
+    assert [found["samples"] for found in wanted] == [61, 61, 21, 21]
     for rank in range(world):
         assert torch.load(tmp_path / f"rank{rank}.pt") == wanted

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from src.backbones import position_lambda
-from src.backbones.position_lambda import read_positions, sum_diagonals, tile_shape, tiles
+from src.backbones.position_lambda import Tiling, read_positions, sum_diagonals, tile_shape
 
 CASES = [
     ((7,), (7,), (13,)),
@@ -45,7 +45,9 @@ def made(grid, context, reach, intra_depth=1) -> list[Tensor]:
 @pytest.mark.parametrize("case", CASES)
 def test_tiles_of_any_size_equal_the_textbook_with_all_gradients(case, intra_depth, most, monkeypatch):
     chosen = tile_shape
-    monkeypatch.setattr(position_lambda, "tile_shape", lambda *shapes_and_rows_and_most: chosen(*shapes_and_rows_and_most[:-1], most))
+    monkeypatch.setattr(
+        position_lambda, "tile_shape", lambda *shapes_and_rows_and_most: chosen(*shapes_and_rows_and_most[:-1], most)
+    )
     given = made(*case, intra_depth)
     found, wanted = read_positions(*given), textbook(*given)
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
@@ -62,8 +64,8 @@ def test_gradcheck(case):
 @pytest.mark.parametrize(("grid", "context", "reach"), CASES)
 def test_tiles_cover_every_query_once_and_all_context_in_reach(grid, context, reach):
     seen = torch.zeros(*grid, *context, dtype=torch.long)
-    for tile in tiles(grid, context, reach, tile_shape(grid, context, reach, 1, 30)):
-        seen[(*tile.queries, *tile.context)] += 1
+    for of_queries, of_context, _ in Tiling(grid, context, reach, tile_shape(grid, context, reach, 1, 30)):
+        seen[(*of_queries[1:], *of_context[1:])] += 1
     places = embeddings_of(torch.ones(1, 1, *reach), grid, context)[0, 0].view_as(seen)
     assert seen.max() == 1
     assert (seen[places > 0] == 1).all()

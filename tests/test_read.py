@@ -128,4 +128,5 @@ def test_elements_are_stored_up_to_64_mib_an_example():
 def test_spans_are_equal_parts_that_cover_every_element_once(count):
     sizes = [len(range(count)[span]) for span in spans(count, 256)]
     assert [i for span in spans(count, 256) for i in range(count)[span]] == list(range(count))
-    assert max(sizes) <= 256 and max(sizes) - min(sizes) < len(sizes)
+    assert max(sizes) <= 256
+    assert max(sizes) - min(sizes) < len(sizes)

@@ -1,6 +1,15 @@
-"""Shards: what is written is read back, in any order, from any process; damage is named."""
+"""Shards: what is written is read back, in any order, from any process; what is killed goes on; damage is named."""
 
+import errno
+import json
+import multiprocessing
+import os
 import pickle
+import resource
+import signal
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -8,25 +17,44 @@ import torch
 import webdataset
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules import UserError, shards
+from datamodules import BadSampleError, UserError, shards
+from datamodules.errors import TooShort
 
 COMMAND = "python -m datamodules.prepare tiny"
+FORK = multiprocessing.get_context("fork")
+SPLITS = {"train": list(range(8)), "val": list(range(8, 11))}
 
 
-def samples(first: int, count: int) -> list[dict]:
-    return [
-        {"__key__": f"s{n:03d}", "bin": bytes([n % 256]) * (500 + n), "json": {"n": n}}
-        for n in range(first, first + count)
-    ]
+def make(number: int) -> dict:
+    return {"__key__": f"s{number:03d}", "bin": bytes([number % 256]) * (500 + number), "json": {"n": number}}
 
 
-def write(folder: Path) -> dict:
-    """Two shards of train and one of val, and the manifest, which is returned."""
-    folder.mkdir(exist_ok=True)
-    train = [shards.write_shard(folder / f"train-{n:06d}.tar", samples(4 * n, 4)) for n in range(2)]
-    val = [shards.write_shard(folder / "val-000000.tar", samples(8, 3))]
-    shards.write_manifest(folder, "tiny", {"seed": 0}, {"train": train, "val": val})
-    return shards.read_manifest(folder, COMMAND)
+def make_most(number: int) -> dict:
+    """Three of ten sources have something wrong."""
+    if number % 10 == 3:
+        raise BadSampleError(f"{number}.mp4 has no sound")
+    if number % 10 == 5:
+        raise TooShort(f"{number}.mp4 lasts 0.1 s")
+    if number % 10 == 7:
+        Path(f"/nowhere/{number}.mp4").read_bytes()
+    return make(number)
+
+
+def make_until_full(number: int, full_at: int | None) -> dict:
+    if number == full_at:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return make(number)
+
+
+def make_once(number: int, seen: Path) -> dict:
+    """Leaves a mark for every sample that is made, and refuses to make one twice."""
+    (seen / str(number)).touch(exist_ok=False)
+    return make(number)
+
+
+def write(folder: Path, make=make, splits=SPLITS, **settings) -> dict:
+    settings = {"made_with": {"seed": 0}, "licence": "own", "samples_per_shard": 4, **settings}
+    return shards.write_shards(folder, "tiny", splits, make, **settings)
 
 
 @pytest.fixture
@@ -35,8 +63,12 @@ def folder(tmp_path) -> Path:
     return tmp_path / "tiny"
 
 
-def reader(folder: Path, split: str = "train") -> shards.ShardReader:
-    return shards.ShardReader(folder, shards.read_manifest(folder, COMMAND)["splits"][split], COMMAND)
+def reader(folder: Path | str, split: str = "train") -> shards.ShardReader:
+    return shards.ShardReader(folder, shards.read_manifest(folder, COMMAND)["splits"][split]["shards"], COMMAND)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 class Read(Dataset):
@@ -51,34 +83,159 @@ class Read(Dataset):
 
 
 def test_what_is_written_is_read_back_in_any_order(folder):
-    source, expected = reader(folder), samples(0, 8)
+    source, expected = reader(folder), [make(n) for n in range(8)]
     assert source.keys == [sample["__key__"] for sample in expected]
     for number in torch.randperm(8, generator=torch.Generator().manual_seed(0)).tolist() * 2:
         files = source.read(number)
         assert files.keys() == {"bin", "json"}
         assert files["bin"] == expected[number]["bin"]
         assert files["json"] == b'{"n": %d}' % number
+        assert source.read(number, only=("json",)) == {"json": files["json"]}
 
 
-def test_equal_samples_make_equal_bytes(tmp_path):
-    first, second = write(tmp_path / "a"), write(tmp_path / "b")
-    assert first == second
-    for split in first["splits"].values():
-        for line in split:
-            assert shards.sha256(tmp_path / "a" / line["file"]) == shards.sha256(tmp_path / "b" / line["file"])
-            assert line["sha256"] == shards.sha256(tmp_path / "a" / line["file"])
+def test_samples_with_different_extensions_are_read_back(tmp_path):
+    samples = [{"__key__": "a", "bin": b"1"}, {"__key__": "b"}, {"__key__": "c", "txt": "3", "ab.c": b"4"}]
+    line = shards.write_shard(tmp_path / "x.tar", [s for s in samples if len(s) > 1])
+    source = shards.ShardReader(tmp_path, [line], COMMAND)
+    assert [source.read(n) for n in range(2)] == [{"bin": b"1"}, {"txt": b"3", "ab.c": b"4"}]
+
+
+def test_equal_items_make_equal_bytes_with_any_number_of_workers(tmp_path):
+    assert write(tmp_path / "a", workers=1) == write(tmp_path / "b", workers=3)
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+def test_manifest_says_what_lies_there(folder):
+    manifest = shards.read_manifest(folder, COMMAND)
+    assert (manifest["name"], manifest["licence"], manifest["made_with"]) == ("tiny", "own", {"seed": 0})
+    lines = [line for split in manifest["splits"].values() for line in split["shards"]]
+    assert [line["samples"] for line in lines] == [4, 4, 3]
+    assert all(line["sha256"] == shards.sha256(folder / line["file"]) for line in lines)
+    assert all(line["bytes"] == (folder / line["file"]).stat().st_size for line in lines)
+    assert manifest["fingerprint"] == shards.fingerprint(folder, manifest)
+
+
+def test_sources_that_are_unreadable_or_too_short_are_counted_with_their_reasons(tmp_path):
+    manifest = write(tmp_path, make_most, {"train": list(range(20)), "val": [3]})
+    train, val = manifest["splits"]["train"], manifest["splits"]["val"]
+    assert [train[n] for n in ("expected", "written", "unreadable", "too_short")] == [20, 14, 4, 2]
+    assert train["reasons"]["too_short"] == ["5.mp4 lasts 0.1 s", "15.mp4 lasts 0.1 s"]
+    assert train["reasons"]["unreadable"][0] == "3.mp4 has no sound"
+    assert "No such file" in train["reasons"]["unreadable"][1]
+    assert "/nowhere/7.mp4" in train["reasons"]["unreadable"][1]
+    assert [val[n] for n in ("expected", "written", "unreadable", "too_short")] == [1, 0, 1, 0]
+    assert len(reader(tmp_path).keys) == 14
+    assert reader(tmp_path, "val").keys == []
 
 
 def test_shards_are_readable_by_webdataset(folder):
     urls = [str(path) for path in sorted(folder.glob("train-*.tar"))]
     read = list(webdataset.WebDataset(urls, shardshuffle=False).decode())
     assert [(s["__key__"], s["bin"], s["json"]) for s in read] == [
-        (s["__key__"], s["bin"], s["json"]) for s in samples(0, 8)
+        (s["__key__"], s["bin"], s["json"]) for s in map(make, range(8))
     ]
 
 
-def test_finished_shards_leave_no_other_files(folder):
-    assert not list(folder.glob("*.part"))
+def test_a_finished_folder_holds_tars_indices_and_the_manifest_alone(folder):
+    stems = ("train-000000", "train-000001", "val-000000")
+    assert content(folder).keys() == {
+        "manifest.json",
+        *(f"{stem}.tar" for stem in stems),
+        *(f"{stem}.index.json" for stem in stems),
+    }
+
+
+def test_a_finished_folder_is_left_as_it_is(folder):
+    before = content(folder)
+    assert write(folder) == json.loads(before["manifest.json"])
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize(
+    "other", [{"made_with": {"seed": 1}}, {"samples_per_shard": 3}, {"splits": {"train": [1], "val": [2]}}]
+)
+def test_a_folder_of_other_items_or_settings_is_refused(folder, other, tmp_path):
+    what = "seed" if "made_with" in other else "items"
+    with pytest.raises(UserError, match=rf"of other items or settings \({what} differ\): delete it"):
+        write(folder, **other)
+    with pytest.raises(UserError, match="no room left"):
+        write(tmp_path / "half", partial(make_until_full, full_at=10), workers=1)
+    with pytest.raises(UserError, match="unfinished shards of other items or settings"):
+        write(tmp_path / "half", **other)
+
+
+@pytest.mark.parametrize("key", ["s001", "s.1"])
+def test_keys_that_a_tar_could_not_tell_apart_are_refused(tmp_path, key):
+    with pytest.raises(UserError, match=r"keys must differ and have no dot"):
+        shards.write_shard(tmp_path / "x.tar", [make(1), {**make(2), "__key__": key}])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_ends_in_one_line_and_keeps_finished_shards_and_nothing_else(tmp_path):
+    with pytest.raises(UserError, match=r"no room left to write .*No space left on device.*run the same command again"):
+        write(tmp_path, partial(make_until_full, full_at=6), workers=1)
+    assert {"train-000000.tar", "train-000000.index.json", "train-000000.record.json"} <= content(tmp_path).keys()
+    assert not list(tmp_path.glob("train-000001*")) + list(tmp_path.glob("*.part"))
+    with pytest.raises(UserError, match=r"has no manifest\.json: run `python -m datamodules"):
+        reader(tmp_path)
+    write(tmp_path, partial(make_until_full, full_at=None))
+    assert [reader(tmp_path).read(n)["bin"] for n in range(8)] == [make(n)["bin"] for n in range(8)]
+
+
+def write_small_files_only(folder: Path, said: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))  # a sample takes 2,048 bytes
+    try:
+        write(folder, splits={"train": [1], "val": [8, 9, 10]}, workers=1)
+    except UserError as error:
+        said.write_text(str(error))
+
+
+def test_a_limit_on_file_size_is_a_full_disk(tmp_path):
+    """The system itself refuses the write, in the middle of a tar."""
+    process = FORK.Process(target=write_small_files_only, args=(tmp_path / "full", tmp_path / "said"))
+    process.start()
+    process.join()
+    assert "no room left to write" in (tmp_path / "said").read_text()
+    assert not [path for path in (tmp_path / "full").iterdir() if path.suffix in (".tar", ".part", ".json")]
+
+
+def make_and_wait(number: int, at: int, fifo: Path) -> dict:
+    """Stops at one sample, says so through the fifo, and waits there to be killed."""
+    if number == at:
+        fifo.write_text("here")
+        signal.pause()
+    return make(number)
+
+
+def test_a_killed_process_loses_nothing_and_leaves_nothing_half_written(tmp_path):
+    folder, fifo, seen = tmp_path / "killed", tmp_path / "fifo", tmp_path / "seen"
+    os.mkfifo(fifo)
+    seen.mkdir()
+    process = FORK.Process(target=write, args=(folder, partial(make_and_wait, at=10, fifo=fifo)), kwargs={"workers": 1})
+    process.start()
+    assert fifo.read_text() == "here"  # in the middle of the last shard
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert (folder / "val-000000.tar.part").exists()
+    assert not (folder / "val-000000.tar").exists()
+    with pytest.raises(UserError, match="no manifest"):
+        reader(folder)
+    write(folder, partial(make_once, seen=seen))
+    assert {path.name for path in seen.iterdir()} == {"8", "9", "10"}
+    write(tmp_path / "whole")
+    assert content(folder) == content(tmp_path / "whole")
+
+
+def test_processes_that_write_one_folder_at_once_make_one_data_set(tmp_path):
+    processes = [FORK.Process(target=write, args=(tmp_path / "all",)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    write(tmp_path / "one")
+    assert content(tmp_path / "all") == content(tmp_path / "one")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
@@ -96,6 +253,15 @@ def test_damaged_shard_is_refused_with_its_path_and_the_command(folder, damage):
     assert len(reader(folder, "val").keys) == 3
 
 
+def test_a_shard_that_is_cut_short_after_it_was_opened_is_a_bad_sample(folder):
+    source = reader(folder)
+    path = folder / "train-000001.tar"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(BadSampleError, match="cut short"):
+        source.read(7)
+    assert source.read(0)["bin"] == make(0)["bin"]
+
+
 def test_missing_index_is_refused_with_its_path_and_the_command(folder):
     (folder / "train-000000.index.json").unlink()
     with pytest.raises(UserError, match=r"train-000000\.index\.json is missing.*" + COMMAND):
@@ -110,11 +276,10 @@ def test_unfinished_folder_is_refused_with_its_path_and_the_command(folder):
     assert COMMAND in str(error.value)
 
 
-@pytest.mark.parametrize("start", ["fork"])
-def test_workers_read_what_one_process_reads(folder, start):
+def test_workers_read_what_one_process_reads(folder):
     source = reader(folder)
     expected = [source.read(number) for number in range(8)]  # opens the files before the workers start
-    loader = DataLoader(Read(source), batch_size=None, num_workers=2, multiprocessing_context=start)
+    loader = DataLoader(Read(source), batch_size=None, num_workers=2, multiprocessing_context="fork")
     assert list(loader) == expected
 
 
@@ -125,12 +290,73 @@ def test_reader_reads_after_pickling(folder):
     assert [again.read(n) for n in range(8)] == [source.read(n) for n in range(8)]
 
 
+def test_reader_holds_few_files_open(folder, monkeypatch):
+    monkeypatch.setattr(shards, "OPEN_FILES", 1)
+    source, before = reader(folder), len(os.listdir("/proc/self/fd"))
+    assert [source.read(n % 8)["bin"] for n in range(0, 40, 3)] == [make(n % 8)["bin"] for n in range(0, 40, 3)]
+    assert len(os.listdir("/proc/self/fd")) == before + 1
+
+
 def test_fingerprint_changes_with_one_byte_of_one_shard(folder):
     manifest = shards.read_manifest(folder, COMMAND)
     before = shards.fingerprint(folder, manifest)
-    assert shards.fingerprint(folder, manifest) == before
     path = folder / "val-000000.tar"
     content = bytearray(path.read_bytes())
     content[700] ^= 1
     path.write_bytes(content)
     assert shards.fingerprint(folder, manifest) != before
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("BYTEBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_remote_shards_are_fetched_whole_when_first_read(folder, cache):
+    url = f"file://{folder}"
+    source = reader(url)
+    assert source.keys == reader(folder).keys
+    assert not cache.exists()
+    assert source.read(5) == reader(folder).read(5)
+    line = shards.read_manifest(url)["splits"]["train"]["shards"][1]
+    assert [path.name for path in cache.glob("*.tar")] == [f"{line['sha256']}.tar"]
+    assert not list(cache.glob("*.part"))
+    assert shards.fingerprint(url, shards.read_manifest(url)) == shards.read_manifest(folder)["fingerprint"]
+
+
+def test_a_url_that_became_a_path_is_still_a_url(folder, cache):
+    assert reader(Path(f"file://{folder}/")).read(5) == reader(folder).read(5)
+
+
+def test_remote_shards_are_read_by_several_workers_at_once(folder, cache):
+    loader = DataLoader(Read(reader(f"file://{folder}")), batch_size=None, num_workers=3)
+    expected = reader(folder)
+    assert list(loader) == [expected.read(number) for number in range(8)]
+    assert len(list(cache.glob("*.tar"))) == 2
+
+
+def test_shards_are_read_over_http_by_workers_forked_after_the_manifest_was(folder, cache):
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        loader = DataLoader(Read(reader(f"http://127.0.0.1:{server.server_port}")), batch_size=None, num_workers=2)
+        expected = reader(folder)
+        assert list(loader) == [expected.read(number) for number in range(8)]
+        server.shutdown()
+
+
+def test_a_remote_shard_of_another_size_is_refused_and_leaves_nothing(folder, cache):
+    source = reader(f"file://{folder}")
+    path = folder / "train-000000.tar"
+    path.write_bytes(path.read_bytes()[:-512])
+    with pytest.raises(UserError, match=r"train-000000\.tar has \d+ bytes, its manifest says"):
+        source.read(0)
+    assert not list(cache.glob("*.tar")) + list(cache.glob("*.part"))
+
+
+def test_a_remote_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"file://.*/nowhere/manifest\.json cannot be read \(FileNotFoundError"):
+        reader(f"file://{tmp_path}/nowhere")

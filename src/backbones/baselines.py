@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import timm
 import torch
@@ -34,7 +35,7 @@ class TimmImageNetwork(nn.Module):
         channels = spec.channels + (spec.position_channels if positions else 0)
         if not name.startswith(self.prefixes) or not timm.is_model(name):
             raise UserError(f"{kind} name {name!r} is not one of timm's: choose {self.examples}, ...")
-        self.network = timm.create_model(
+        self.network: Any = timm.create_model(
             name,
             in_chans=channels,
             num_classes=0,

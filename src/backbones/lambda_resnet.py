@@ -82,7 +82,7 @@ class LambdaResNet(nn.Module):
             embeddings = None
             for number in range(count):
                 inner = 64 * 2**stage
-                mix: nn.Module | None = None
+                mix: LambdaLayer | None = None
                 if (number + 1) * lambdas // count > number * lambdas // count:
                     grid = (height, width) if scope is None else None
                     local = None if scope is None else (scope, scope)

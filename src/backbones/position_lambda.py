@@ -7,16 +7,17 @@ then q), k d and more. Scores are fewer for all h < k, but B h n m of them are t
 into tiles: boxes of their grid. For each, the box of context in scope is cut out, the scores are made, used while they
 lie in the cache, and dropped; the backward pass makes them again. A local scope costs what its boxes cost.
 
-A tile's embeddings are not looked up one by one. With its queries in reverse order, the embedding of query n' and context
-element m is number n' + m of the table: windows of it, and their gradient the table's by sums along diagonals.
+Embeddings are not looked up pair by pair. With a tile's queries in reverse order, that of query n' and context element m is
+number n' + m + (where the tile stands) of the table: the table, once for every n' and moved by n', holds those of all
+tiles as boxes, mostly without a copy. The table's gradient is gathered in the same form and summed along diagonals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 from math import prod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,64 +34,79 @@ def read_positions(queries: Tensor, table: Tensor, values: Tensor) -> Tensor:
 
 
 def tile_shape(queries: Sequence[int], context: Sequence[int], table: Sequence[int], rows: int, most: int) -> list[int]:
-    """Queries of one tile along each axis: halved where longest until its `rows` scores per pair are at most `most`."""
+    """Queries of one tile along each axis: the first axes are halved until its `rows` scores per pair are at most `most`."""
     tile = list(queries)
-    while max(tile) > 1:
-        seen = prod(min(m, t + r - 1) for m, t, r in zip(context, tile, table, strict=True))
-        if rows * prod(tile) * seen <= most:
-            break
-        longest = tile.index(max(tile))
-        tile[longest] = -(-tile[longest] // 2)
+    for axis in range(len(tile)):
+        while tile[axis] > 1:
+            seen = prod(min(m, t + r - 1) for m, t, r in zip(context, tile, table, strict=True))
+            if rows * prod(tile) * seen <= most:
+                return tile
+            tile[axis] = -(-tile[axis] // 2)
     return tile
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A box of queries, the box of context that they see, and the box of the padded table with their embeddings."""
+class Span(NamedTuple):
+    """A tile along one axis: its queries, the context that they see, and where `moved_tables` has their embeddings."""
 
-    queries: list[slice]
-    context: list[slice]
-    table: list[slice]
+    queries: slice
+    context: slice
+    table: slice
 
 
-def tiles(queries: Sequence[int], context: Sequence[int], table: Sequence[int], tile: Sequence[int]) -> Iterator[Tile]:
-    """All tiles that see any context. The table is taken to be padded by tile - 1 on both sides of each axis."""
-    for starts in product(*(range(0, n, t) for n, t in zip(queries, tile, strict=True))):
-        boxes: list[tuple[slice, slice, slice]] = []
-        for start, n, m, r, t in zip(starts, queries, context, table, tile, strict=True):
-            stop, reach = min(start + t, n), r // 2
-            first, last = max(0, start - reach), min(m, stop + reach)
-            lowest = first - (stop - 1) + reach + t - 1
-            boxes.append(
-                (slice(start, stop), slice(first, last), slice(lowest, lowest + stop - start + last - first - 1))
+def spans(queries: int, context: int, table: int, tile: int) -> list[Span]:
+    """All tiles along one axis that see any context. Places in the table are counted with tile - 1 zeros before it."""
+    found = []
+    for start in range(0, queries, tile):
+        stop, reach = min(start + tile, queries), table // 2
+        first, last = max(0, start - reach), min(context, stop + reach)
+        place = first - (stop - 1) + reach + tile - 1
+        if first < last:
+            found.append(Span(slice(start, stop), slice(first, last), slice(place, place + last - first)))
+    return found
+
+
+class Tiling:
+    """How queries are cut into tiles, and what part of the table they need."""
+
+    def __init__(
+        self, queries: Sequence[int], context: Sequence[int], table: Sequence[int], tile: Sequence[int]
+    ) -> None:
+        self.tile = list(tile)
+        self.axes = [spans(*lengths) for lengths in zip(queries, context, table, tile, strict=True)]
+        self.lowest = [min((s.table.start for s in axis), default=0) for axis in self.axes]
+        self.needed = [
+            max((s.table.stop for s in axis), default=0) - low for axis, low in zip(self.axes, self.lowest, strict=True)
+        ]
+        # what is to be added before and after the table along each axis, or, below 0, cut off; last axis first, for F.pad
+        ends = zip(self.lowest, self.needed, table, tile, strict=True)
+        self.padding = [side for low, needed, r, t in reversed(list(ends)) for side in (t - 1 - low, low + needed - r)]
+
+    def __iter__(self) -> Iterator[tuple[tuple, tuple, tuple]]:
+        """The boxes of each tile: of queries (B, ?, ?, *n), of context, and of `moved_tables`."""
+        for place in product(*self.axes):
+            moves = (slice(0, span.queries.stop - span.queries.start) for span in place)
+            tables = (slice(s.table.start - low, s.table.stop - low) for s, low in zip(place, self.lowest, strict=True))
+            yield (
+                (..., *(span.queries for span in place)),
+                (..., *(span.context for span in place)),
+                (*moves, slice(None), slice(None), *tables),
             )
-        made = Tile(*map(list, zip(*boxes, strict=True)))
-        if min(sizes(made.context)) > 0:
-            yield made
 
 
-def sizes(box: list[slice]) -> list[int]:
-    return [span.stop - span.start for span in box]
+def moved_tables(table: Tensor, tiling: Tiling) -> Tensor:
+    """The table (k, u, *r), with zeros beyond its ends, moved by every n' of a tile: (*tile, k, u, *needed)."""
+    axes = len(tiling.tile)
+    view = F.pad(table, tiling.padding)
+    for axis, needed in enumerate(tiling.needed, start=2):
+        view = view.unfold(axis, needed, 1)  # (k, u, *tile, *needed) after the last
+    return view.permute(*range(2, 2 + axes), 0, 1, *range(2 + axes, 2 + 2 * axes)).contiguous()
 
 
-def windows(padded: Tensor, tile: Tile) -> Tensor:
-    """The embeddings of a tile's queries, in reverse order, and context: (n, k, u m)."""
-    view = padded[(..., *tile.table)]
-    for axis, length in enumerate(sizes(tile.context), start=2):
-        view = view.unfold(axis, length, 1)  # (k, u, *n, *m) after the last
-    axes = len(tile.queries)
-    view = view.permute(*range(2, 2 + axes), 0, 1, *range(2 + axes, 2 + 2 * axes))
-    return view.reshape(prod(sizes(tile.queries)), len(padded), -1)
-
-
-def add_windows(total: Tensor, tile: Tile, windowed: Tensor) -> None:
-    """Add the gradient of `windows` (n, k, u m) to that of the padded table."""
-    k, u = total.shape[:2]
-    axes = len(tile.queries)
-    rest = windowed.view(*sizes(tile.queries), k, u, *sizes(tile.context))
-    for left in range(axes, 0, -1):
-        rest = sum_diagonals(rest.movedim((0, left + 2), (-2, -1)))
-    total[(..., *tile.table)] += rest
+def table_gradient(moved: Tensor, tiling: Tiling) -> Tensor:
+    """The gradient of `moved_tables` to that of the table."""
+    for left in range(len(tiling.tile), 0, -1):
+        moved = sum_diagonals(moved.movedim((0, left + 2), (-2, -1)))
+    return F.pad(moved, [-side for side in tiling.padding])
 
 
 def sum_diagonals(x: Tensor) -> Tensor:
@@ -100,10 +116,11 @@ def sum_diagonals(x: Tensor) -> Tensor:
     return sheared.unflatten(-1, (n, n + m - 1)).sum(dim=-2)
 
 
-def cut(x: Tensor, box: list[slice]) -> Tensor:
+def cut(x: Tensor, box: tuple) -> Tensor:
     """(B, ?, ?, *grid) to the elements of a box of the grid, in reverse order: (n, ?, B, ?)."""
     axes = range(3, x.dim())
-    return x[(..., *box)].permute(*axes, 1, 0, 2).flip(*range(len(axes))).flatten(0, len(axes) - 1)
+    # contiguous, since flip keeps the strides of what it is given and bmm is slow on matrices without a stride of 1
+    return x[box].permute(*axes, 1, 0, 2).flip(*range(len(axes))).contiguous().flatten(0, len(axes) - 1)
 
 
 class ReadPositions(torch.autograd.Function):
@@ -113,47 +130,50 @@ class ReadPositions(torch.autograd.Function):
     def forward(ctx, queries: Tensor, table: Tensor, values: Tensor) -> Tensor:
         batch, heads, key_depth, *grid = queries.shape
         depth, intra, *context = values.shape[1:]
-        reach = table.shape[2:]
+        axes, reach = len(grid), table.shape[2:]
         # a GPU wants few big products, a CPU's cache holds about 4 MiB
         most = 2**20 if queries.device.type == "cpu" else 2**26
-        ctx.tile = tile_shape(grid, context, reach, max(batch * heads, key_depth) * intra, most)
-        padded = F.pad(table, [t - 1 for t in reversed(ctx.tile) for _ in range(2)])
-        ctx.save_for_backward(queries, padded, values)
-        ctx.reach = reach
+        tile = tile_shape(grid, context, reach, max(batch * heads, key_depth) * intra, most)
+        ctx.tiling = Tiling(grid, context, reach, tile)
+        ctx.save_for_backward(queries, table, values)
+        moved = moved_tables(table, ctx.tiling)
         read = queries.new_zeros(batch, heads, depth, *grid)
-        for tile in tiles(grid, context, reach, ctx.tile):
-            asked = cut(queries, tile.queries).flatten(1, 2)  # (n, h B, k)
-            scores = torch.bmm(asked, windows(padded, tile))  # (n, h B, u m)
+        for of_queries, of_context, of_tables in ctx.tiling:
+            asked = cut(queries, of_queries).flatten(1, 2)  # (n, h B, k)
+            embeddings = moved[of_tables].flatten(0, axes - 1).flatten(2)  # (n, k, u m)
+            scores = torch.bmm(asked, embeddings)  # (n, h B, u m)
             scores = scores.view(-1, batch, scores.shape[-1])  # (n h, B, u m)
-            y = torch.bmm(values[(..., *tile.context)].flatten(2), scores.permute(1, 2, 0))  # (B, v, n h)
-            y = y.view(batch, depth, *sizes(tile.queries), heads)
-            read[(..., *tile.queries)] = y.flip(*range(2, y.dim() - 1)).movedim(-1, 1)
+            y = torch.bmm(values[of_context].flatten(2), scores.permute(1, 2, 0))  # (B, v, n h)
+            place = read[of_queries]
+            place.copy_(y.view(batch, depth, *place.shape[3:], heads).flip(*range(2, 2 + axes)).movedim(-1, 1))
         return read
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
-        queries, padded, values = ctx.saved_tensors
+        queries, table, values = ctx.saved_tensors
         batch, heads, _, *grid = queries.shape
-        context = values.shape[3:]
+        axes = range(len(grid))
+        moved = moved_tables(table, ctx.tiling)
         wide = torch.promote_types(queries.dtype, torch.float32)
         grad_queries = torch.zeros_like(queries)
-        grad_padded = torch.zeros_like(padded, dtype=wide)
+        grad_moved = torch.zeros_like(moved, dtype=wide)
         grad_values = torch.zeros_like(values, dtype=wide)
-        for tile in tiles(grid, context, ctx.reach, ctx.tile):
-            asked = cut(queries, tile.queries).flatten(1, 2)  # (n, h B, k)
-            embeddings = windows(padded, tile)  # (n, k, u m)
-            seen = values[(..., *tile.context)].flatten(2)  # (B, v, u m)
-            told = cut(grad, tile.queries).permute(2, 0, 1, 3).flatten(1, 2)  # (B, n h, v)
-            scores = torch.bmm(asked, embeddings).view(-1, batch, seen.shape[-1])  # (n h, B, u m)
-            of_values = torch.bmm(told.transpose(1, 2), scores.transpose(0, 1))
-            grad_values[(..., *tile.context)] += of_values.unflatten(2, (-1, *sizes(tile.context)))
-            of_scores = torch.bmm(told, seen).unflatten(1, (-1, heads))  # (B, n, h, u m)
-            of_scores = of_scores.permute(1, 2, 0, 3).flatten(1, 2)  # (n, h B, u m)
-            of_queries = torch.bmm(of_scores, embeddings.transpose(1, 2)).view(*sizes(tile.queries), heads, batch, -1)
-            axes = range(len(grid))
-            of_queries = of_queries.flip(*axes).permute(-2, -3, -1, *axes)
-            grad_queries[(..., *tile.queries)] = of_queries
-            add_windows(grad_padded, tile, torch.bmm(asked.transpose(1, 2), of_scores))
-        whole = [slice(t - 1, -(t - 1) or None) for t in ctx.tile]
-        return grad_queries, grad_padded[(..., *whole)].to(padded.dtype), grad_values.to(values.dtype)
+        # rows of heads and examples stand in the order in which the next product takes them without a copy
+        for of_queries, of_context, of_tables in ctx.tiling:
+            asked = cut(queries, of_queries)  # (n, h, B, k)
+            told = cut(grad, of_queries)  # (n, h, B, v)
+            embeddings = moved[of_tables].flatten(0, len(grid) - 1).flatten(2)  # (n, k, u m)
+            seen = values[of_context].flatten(2)  # (B, v, u m)
+            scores = torch.bmm(asked.flatten(1, 2), embeddings).view(-1, batch, seen.shape[-1])  # (n h, B, u m)
+            part = grad_values[of_context]
+            part += torch.bmm(told.permute(2, 3, 0, 1).flatten(2), scores.transpose(0, 1)).view(part.shape)
+            grad_scores = torch.bmm(told.permute(2, 1, 0, 3).flatten(1, 2), seen)  # (B, h n, u m)
+            grad_scores = grad_scores.view(batch * heads, -1, seen.shape[-1]).transpose(0, 1)  # (n, B h, u m)
+            place = grad_queries[of_queries]
+            asking = torch.bmm(grad_scores, embeddings.transpose(1, 2)).view(*place.shape[3:], batch, heads, -1)
+            place.copy_(asking.flip(*axes).permute(-3, -2, -1, *axes))
+            part = grad_moved[of_tables]
+            part += torch.bmm(asked.permute(0, 3, 2, 1).flatten(2), grad_scores).view(part.shape)
+        grad_table = table_gradient(grad_moved, ctx.tiling)
+        return grad_queries, grad_table.to(table.dtype), grad_values.to(values.dtype)

@@ -50,6 +50,7 @@ LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
     "attention, axial": lambda c, side: AxialAttention(c, c, (side, side)),
     "attention, local 7x7": lambda c, side: LocalAttention(c, c, 7),
     "lambda": lambda_layer,
+    "lambda shared": lambda_layer,  # the same work; embeddings are kept once for a stage's layers
     "lambda k=8": partial(lambda_layer, key_depth=8),
     "lambda conv 7x7": partial(lambda_layer, scope=(7, 7)),
     "lambda conv 23x23": partial(lambda_layer, scope=(23, 23)),
@@ -59,7 +60,8 @@ LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
 def timm_layer(channels: int, side: int, scope: int | None) -> nn.Module:
     from timm.layers.lambda_layer import LambdaLayer as Theirs
 
-    return Theirs(channels, channels, feat_size=(side, side), num_heads=4, dim_head=16, r=scope)
+    options: dict = {"r": scope}  # None for global, which its signature does not say
+    return Theirs(channels, channels, feat_size=(side, side), num_heads=4, dim_head=16, **options)
 
 
 def lambda_networks_layer(channels: int, side: int, scope: int | None) -> nn.Module:
@@ -75,8 +77,10 @@ def our_layer(channels: int, side: int, scope: int | None) -> nn.Module:
 
 def implementations() -> dict[str, Callable[[int, int, int | None], nn.Module]]:
     """Ours and the peers that are installed."""
-    made = {"ours": our_layer, "timm": timm_layer}
-    return made | ({"lambda_networks": lambda_networks_layer} if find_spec("lambda_networks") else {})
+    made: dict[str, Callable[[int, int, int | None], nn.Module]] = {"ours": our_layer, "timm": timm_layer}
+    if find_spec("lambda_networks"):
+        made["lambda_networks"] = lambda_networks_layer
+    return made
 
 
 def make_layer_step(build: Callable[..., nn.Module], batch: int, channels: int, side: int, *args) -> Callable[[], None]:
@@ -97,7 +101,7 @@ def map_gib(layer: str, batch: int = 128, heads: int = 8) -> float | None:
         "attention, axial": batch * heads * sum(blocks * side**2 * 2 * side for _, side, blocks in STAGES),
         "lambda": 16 * squares,
         "lambda k=8": 8 * squares,
-        "lambda shared": 8 * sum(side**4 for _, side, _ in STAGES) * 2,
+        "lambda shared": 16 * sum(side**4 for _, side, _ in STAGES),
     }
     return numbers[layer] * 4 / 2**30 if layer in numbers else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -19,7 +19,7 @@ from src.runs import cpu_name
 RESULTS = Path("results")
 
 
-def alternate(cases: dict[str, Callable[[], object]], rounds: int, what: str) -> dict[str, float]:
+def alternate(cases: Mapping[str, Callable[[], object]], rounds: int, what: str) -> dict[str, float]:
     """Median seconds of each case over `rounds` rounds, one untimed round before."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     turns = [(turn, name) for turn in range(rounds + 1) for name in cases]

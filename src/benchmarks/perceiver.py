@@ -15,6 +15,7 @@ from importlib.util import find_spec
 import pandas as pd
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from datamodules import DataSpec, ModalitySpec
 from src.backbones import Perceiver
@@ -141,6 +142,14 @@ def implementations() -> dict[str, Callable[[Shape], tuple[nn.Module, Callable[[
     return {"ours": ours, **{name: make for name, make in PEERS.items() if find_spec(name)}}
 
 
+def training_flops(shape: Shape) -> int:
+    """Floating-point operations of the model's training step: three times the forward pass's, whoever computes them how."""
+    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        model, _ = ours(shape)
+        model(shape.spec.example_inputs(shape.batch, device="meta"))
+    return 3 * counter.get_total_flops()
+
+
 def make_training_step(make: Callable[..., tuple[nn.Module, Callable[[], Tensor]]], *args) -> Callable[[], None]:
     """For `peak_bytes`: what a training step needs beyond parameters, gradients and input."""
     return partial(training_step, make(*args)[1])
@@ -158,6 +167,7 @@ def run(shapes: list[str] | None = None, rounds: int = 3) -> pd.DataFrame:
             )
             for kind, step in (("forward", forward_step), ("forward_backward", training_step))
         }
+        flops = training_flops(shape)
         parameters = {who: sum(p.numel() for p in model.parameters()) for who, (model, _) in made.items()}
         del made
         memory = {who: peak_bytes(make_training_step, make, shape) for who, make in implementations().items()}
@@ -172,6 +182,8 @@ def run(shapes: list[str] | None = None, rounds: int = 3) -> pd.DataFrame:
             }
             row |= {"parameters": parameters.get(who), "peak_mib": memory[who] / 2**20}
             row |= {f"{kind}_s": times.get(who) for kind, times in seconds.items()}
+            if who in parameters:
+                row["model_gflops_per_s"] = flops / seconds["forward_backward"][who] / 1e9
             if peers:
                 row["memory_ratio"] = memory[who] / min(memory[peer] for peer in peers)
                 if who in parameters:

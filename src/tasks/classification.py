@@ -74,7 +74,7 @@ class Classification(L.LightningModule):
 
     def evaluate(self, batch: Batch, split: str, metrics: Metric) -> None:
         scores = self(batch.inputs)
-        metrics.update(scores, batch.target, batch.weight)
+        metrics.update(scores, batch.target, batch.weight, batch.keys)
         loss = self.loss(scores, batch.target)
         real = batch.weight.sum()
         mean = (loss * batch.weight).sum() / real.clamp(min=1)

@@ -1,0 +1,39 @@
+"""What the benchmarks compute rather than time: the paper's accounting, equal work, fitted exponents."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from src.benchmarks.lambda_layers import LAYERS, map_gib
+from src.benchmarks.perceiver import SHAPES, implementations
+from src.benchmarks.scaling import exponent
+
+
+@pytest.mark.parametrize(
+    ("layer", "published"),
+    [
+        ("attention, global", 123),
+        ("attention, axial", 4.82),
+        ("lambda", 1.92),
+        ("lambda k=8", 0.96),
+        ("lambda shared", 0.625),
+    ],
+)
+def test_the_papers_memory_column_comes_out(layer, published):
+    assert layer in LAYERS
+    assert map_gib(layer) == pytest.approx(published, rel=0.005)
+
+
+def test_perceivers_that_are_compared_have_the_same_parameters():
+    made = {name: make(SHAPES["small"])[0] for name, make in implementations().items()}
+    counts = {name: sum(p.numel() for p in model.parameters()) for name, model in made.items()}
+    assert set(counts) == {"ours", "perceiver_pytorch", "transformers"}
+    assert counts["ours"] == counts["transformers"]
+    # perceiver-pytorch shares its latent transformers but for the first
+    assert counts["perceiver_pytorch"] > counts["ours"]
+
+
+def test_the_exponent_of_a_power_law_is_found():
+    elements = np.array([2**p for p in range(12, 19)])
+    frame = pd.DataFrame({"elements": elements, "step_s": 3e-6 * elements**1.02})
+    assert exponent(frame, "step_s") == pytest.approx(1.02)
