@@ -93,7 +93,7 @@ def test_images_of_a_split_come_from_its_rows_alone(monkeypatch):
     monkeypatch.setattr(dialpad, "encode_clip", lambda *args: b"")
     for split in ("train", "val", "test"):
         drawn.clear()
-        clips = list(dialpad.compose_clips(split, range(30), seed=0))
+        clips = [dialpad.compose_clip((split, number), seed=0) for number in range(30)]
         assert len(drawn) == 30
         assert set(drawn) <= set(digit_split(split))
         assert [clip["json"]["labels"][0] for clip in clips] == labels[drawn].tolist()

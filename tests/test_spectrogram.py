@@ -39,7 +39,7 @@ def test_a_tone_is_loudest_at_its_mel_while_it_sounds(mel, frequency):
 def test_silence_is_finite(mel):
     values = mel(torch.zeros(1, SAMPLES, dtype=torch.int16)).values
     assert values.isfinite().all()
-    assert values.std() == 0
+    assert values.std() < 1e-5
 
 
 def test_spec_augment_hides_at_most_two_bands_each_way_by_the_generator_alone():
