@@ -307,6 +307,8 @@ def save_picture(data: Coco, path: Path, split: SplitName = "test", count: int =
         names = [data.spec.classes[label] for label in target["labels"]]
         colours: Any = ["orange", "cyan", "lime", "magenta", "yellow", "red", "white", "pink"]
         colours = [colours[place % len(colours)] for place in range(len(names))]
-        image = draw_segmentation_masks(image, masks, alpha=0.4, colors=colours)
-        drawn.append(draw_bounding_boxes(image, target["boxes"] * zoom, names, colors=colours))
+        if names:
+            image = draw_segmentation_masks(image, masks, alpha=0.4, colors=colours)
+            image = draw_bounding_boxes(image, target["boxes"] * zoom, names, colors=colours)
+        drawn.append(image)
     save_image(make_grid(torch.stack(drawn).float() / 255, nrow=4), path)

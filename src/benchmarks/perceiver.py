@@ -146,7 +146,7 @@ def training_flops(shape: Shape) -> int:
     """Floating-point operations of the model's training step: three times the forward pass's, whoever computes them how."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
         model, _ = ours(shape)
-        model(shape.spec.example_inputs(shape.batch, device="meta"))
+        model.requires_grad_(False)(shape.spec.example_inputs(shape.batch, device="meta"))
     return 3 * counter.get_total_flops()
 
 
