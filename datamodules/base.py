@@ -69,30 +69,41 @@ class CompactBatches(Dataset):
     def __getitem__(self, refs: list[SampleRef]) -> dict:
         keys = [self.split.keys[ref.index] for ref in refs]
         weight = torch.tensor([float(ref.real) for ref in refs])
-        samples, bad = [], []
+        batch: dict[str, Any] = {}
+        bad: list[str] = []
+        good, missing = 0, []  # places in the batch
         for place, (ref, key) in enumerate(zip(refs, keys, strict=True)):
-            if not ref.real and samples:  # padding: any sample has the right shape
-                samples.append(samples[-1])
+            if not ref.real and batch:  # padding: any sample has the right shape
+                missing.append(place)
                 continue
             try:
-                samples.append(self.split.load(ref.index, sample_generator(self.seed, ref.epoch, key)))
+                sample = self.split.load(ref.index, sample_generator(self.seed, ref.epoch, key))
             except BadSampleError as error:
                 if self.on_bad_sample == "raise":
                     raise
-                samples.append(None)
+                missing.append(place)
                 weight[place] = 0
                 bad.append(f"{key}: {error}")
-        good = next((sample for sample in samples if sample is not None), None)
-        if good is None:
+                continue
+            put(batch, sample, place, len(refs))
+            good = place
+        if not batch:
             raise UserError(f"no sample of a whole batch could be decoded; the first: {bad[0]}")
-        rows = [good if sample is None else sample for sample in samples]
-        stacked = {name: stack([row[name] for row in rows]) for name in good}
-        return {**stacked, "key": keys, "weight": weight, "bad": bad}
+        for rows in batch.values():
+            for place in missing:
+                rows[place] = rows[good]
+        return {**batch, "key": keys, "weight": weight, "bad": bad}
 
 
-def stack(rows: list) -> Tensor | list:
-    """Tensors to one of (B, ...); what differs in size from sample to sample, such as boxes, stays a list."""
-    return torch.stack(rows) if isinstance(rows[0], Tensor) else rows
+def put(batch: dict[str, Any], sample: dict[str, Any], place: int, size: int) -> None:
+    """Write a sample into its place of a batch: tensors into one of (B, ...), made when the first sample is there; what
+    differs in size from sample to sample, such as boxes, into a list."""
+    for name, value in sample.items():
+        if name not in batch:
+            batch[name] = value.new_empty(size, *value.shape) if isinstance(value, Tensor) else [None] * size
+        if isinstance(value, Tensor) and value.shape != batch[name].shape[1:]:
+            raise ValueError(f"{name} is {tuple(value.shape)}, of other samples {tuple(batch[name].shape[1:])}")
+        batch[name][place] = value
 
 
 class ByteArrayDataModule(L.LightningDataModule, ABC):

@@ -234,7 +234,7 @@ class ImageSplit(Split):
             picture = pixels.decode_image(content)
         except BadSampleError as error:
             raise BadSampleError(f"{self.keys[index]} {error}") from error
-        return {"image": self.view(picture, generator).contiguous(), "target": torch.tensor(label)}
+        return {"image": self.view(picture, generator), "target": torch.tensor(label)}
 
     def view(self, picture: Tensor, generator: torch.Generator) -> Tensor:
         if self.augmentation == "none":

@@ -2,9 +2,9 @@
 
 import io
 import math
-from typing import cast
 
 import numpy as np
+import simplejpeg
 import torch
 from PIL import Image
 from torch import Tensor
@@ -20,15 +20,11 @@ def decode_image(content: bytes) -> Tensor:
 
     Raises BadSampleError if it cannot be decoded.
     """
-    from torchvision.io import ImageReadMode, decode_jpeg
-
     if content[:2] == b"\xff\xd8":  # JPEG, whatever the file is called
-        data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
         try:
-            # a view: it is decoded in this layout
-            return cast(Tensor, decode_jpeg(data, ImageReadMode.RGB)).permute(1, 2, 0)
-        except RuntimeError:
-            pass  # some odd ones are read by Pillow alone; its reason is in plain words
+            return torch.from_numpy(simplejpeg.decode_jpeg(content))
+        except ValueError:
+            pass  # CMYK and some odd ones are read by Pillow alone; its reason is in plain words
     try:
         with Image.open(io.BytesIO(content)) as picture:
             if picture.mode == "P":

@@ -9,7 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from datamodules import ByteArrayDataModule, DataSpec, Flatten, GridModality, Split, UserError
-from datamodules.audiovisual import load_into_memory
+from datamodules.clips import load_into_memory
 from datamodules.order import OrderedBatches, epoch_order, sample_generator
 
 BATCH = 6  # divides by 1, 2 and 3 ranks

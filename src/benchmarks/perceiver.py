@@ -143,7 +143,7 @@ def implementations() -> dict[str, Callable[[Shape], tuple[nn.Module, Callable[[
 
 
 def training_flops(shape: Shape) -> int:
-    """Floating-point operations of the model's training step: three times the forward pass's, whoever computes them how."""
+    """Floating-point operations of a training step: three times those of our forward pass, which makes no keys and values."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
         model, _ = ours(shape)
         model.requires_grad_(False)(shape.spec.example_inputs(shape.batch, device="meta"))
