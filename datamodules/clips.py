@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from datamodules.base import ByteArrayDataModule, CompactBatches, Split, SplitNa
 from datamodules.errors import BadSampleError, UserError
 from datamodules.media import decode_clip
 from datamodules.order import SampleRef
-from datamodules.pixels import RATIO, TRIES, draw, uniform
+from datamodules.pixels import draw, inception_box, uniform
 from datamodules.progress import track
 from datamodules.windows import AudioWindow, Filters, VideoWindow
 
@@ -87,14 +86,11 @@ class VideoAugmentation:
 
 def inception_crop(height: int, width: int, area: float, seed: int) -> tuple[str, str] | None:
     """A rectangle of random area, shape and place, as FFmpeg's filter; None where none fits."""
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(TRIES):
-        pixels = height * width * uniform(area, 1, generator)
-        ratio = math.exp(uniform(math.log(RATIO[0]), math.log(RATIO[1]), generator))
-        h, w = round(math.sqrt(pixels / ratio)), round(math.sqrt(pixels * ratio))
-        if 0 < h <= height and 0 < w <= width:
-            return "crop", f"{w}:{h}:{draw(width - w + 1, generator)}:{draw(height - h + 1, generator)}"
-    return None
+    box = inception_box(height, width, area, torch.Generator().manual_seed(seed))
+    if box is None:
+        return None
+    top, left, h, w = box
+    return "crop", f"{w}:{h}:{left}:{top}"
 
 
 def window_start(seconds: float, window: float, place: float) -> float:

@@ -31,19 +31,23 @@ KEYPAD = {1: (0, 0), 2: (0, 1), 3: (0, 2), 4: (1, 0), 5: (1, 1), 6: (1, 2), 7: (
 
 
 def moving_digit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Frames (T, S, S, 3) uint8 of a digit image (8, 8) that crosses a noisy frame and bounces off its borders."""
+    """Frames (T, S, S, 3) uint8 of a digit image (8, 8), twice as large, on its way over the frame."""
     big = torch.nn.functional.interpolate(
         torch.from_numpy(image).float()[None, None], size=(16, 16), mode="bilinear", align_corners=False
     )[0, 0].numpy()
-    room = SIDE - len(big)
-    times = np.arange(FRAMES)[:, None]
-    path = rng.uniform(0, 2 * room, 2) + times * rng.uniform(-0.6, 0.6, 2)
+    return moving_picture(big, SIDE, rng)
+
+
+def moving_picture(picture: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """Frames (T, side, side, 3) uint8 of a square picture, tinted, that crosses a noisy frame and bounces off its borders."""
+    room = side - len(picture)
+    path = rng.uniform(0, 2 * room, 2) + np.arange(FRAMES)[:, None] * rng.uniform(-0.6, 0.6, 2)
     corners = np.abs((path % (2 * room)) - room).round().astype(int)  # a triangle wave from 0 to room
     colour = rng.uniform(0.6, 1.0, 3)
-    noise = 30 + 20 * rng.standard_normal((FRAMES, SIDE, SIDE, 1), np.float32)
+    noise = 30 + 20 * rng.standard_normal((FRAMES, side, side, 1), np.float32)
     frames = np.repeat(noise, 3, axis=-1)  # grey, since the codec halves the resolution of colour
     for frame, (row, column) in zip(frames, corners, strict=True):
-        frame[row : row + len(big), column : column + len(big)] += big[..., None] * colour
+        frame[row : row + len(picture), column : column + len(picture)] += picture[..., None] * colour
     return frames.clip(0, 255).astype(np.uint8)
 
 

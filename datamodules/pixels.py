@@ -12,7 +12,7 @@ from torch import Tensor
 from datamodules.errors import BadSampleError
 
 CENTRE = 224 / 256  # of the short side, that models are tested on (Perceiver, appendix A)
-AREA, RATIO, TRIES = (0.08, 1.0), (3 / 4, 4 / 3), 10  # Inception's crop: Szegedy et al. 2015, section 6
+LEAST_AREA, RATIO, TRIES = 0.08, (3 / 4, 4 / 3), 10  # Inception's crop: Szegedy et al. 2015, section 6
 
 
 def decode_image(content: bytes) -> Tensor:
@@ -68,17 +68,26 @@ def evaluation_crop(picture: Tensor, side: int) -> Tensor:
     return resize(picture[top : top + size, left : left + size], side, side)
 
 
-def inception_crop(picture: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """A rectangle of random area, shape and place, scaled to (side, side); the evaluation crop where none fits."""
-    height, width, _ = picture.shape
+def inception_box(
+    height: int, width: int, least_area: float, generator: torch.Generator
+) -> tuple[int, int, int, int] | None:
+    """Top, left, height and width of a box of random area, shape and place; None where none fits."""
     for _ in range(TRIES):
-        area = height * width * uniform(*AREA, generator)
+        area = height * width * uniform(least_area, 1, generator)
         ratio = math.exp(uniform(math.log(RATIO[0]), math.log(RATIO[1]), generator))
         h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
         if 0 < h <= height and 0 < w <= width:
-            top, left = draw(height - h + 1, generator), draw(width - w + 1, generator)
-            return resize(picture[top : top + h, left : left + w], side, side)
-    return evaluation_crop(picture, side)
+            return draw(height - h + 1, generator), draw(width - w + 1, generator), h, w
+    return None
+
+
+def inception_crop(picture: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """A rectangle of random area, shape and place, scaled to (side, side); the evaluation crop where none fits."""
+    box = inception_box(*picture.shape[:2], LEAST_AREA, generator)
+    if box is None:
+        return evaluation_crop(picture, side)
+    top, left, h, w = box
+    return resize(picture[top : top + h, left : left + w], side, side)
 
 
 def random_flip(picture: Tensor, generator: torch.Generator) -> Tensor:

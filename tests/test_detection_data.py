@@ -1,4 +1,4 @@
-"""COCO folders and composed scenes: objects stay with their pixels, categories map back, faults are named."""
+"""COCO folders: objects stay with their pixels, categories map back, faults are named."""
 
 import json
 import zipfile
@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from datamodules import BadSampleError, UserError
-from datamodules.detection import Coco, Composed, to_original
-from datamodules.instances import COCO_CATEGORIES, annotation_file
-from datamodules.masks import decode_rle, encode_rle, fill_polygons
-from datamodules.sources import coco, composed
+from datamodules.detection import Coco, to_original
+from datamodules.instances import COCO_CATEGORIES
+from datamodules.masks import encode_rle
+from datamodules.sources import coco
 
 CATEGORIES = {1: "cat", 3: "dog", 90: "tea pot"}
 SIDE = 64
@@ -107,53 +107,6 @@ def change(path: Path, edit) -> None:
     content = json.loads(path.read_text())
     edit(content)
     path.write_text(json.dumps(content))
-
-
-# masks
-
-
-@pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 1.0])
-def test_runs_give_back_the_mask(share):
-    rng = np.random.default_rng(0)
-    for height, width in [(1, 1), (1, 7), (9, 1), (13, 17)]:
-        mask = rng.random((height, width)) < share
-        assert np.array_equal(decode_rle(encode_rle(mask)), mask)
-
-
-def test_compressed_runs_are_read_as_pycocotools_writes_them():
-    # pycocotools.mask.encode of a disc of radius 13.3 around (15, 20) in 30x40 pixels
-    mask = np.hypot(*(np.indices((30, 40)) - [[[15]], [[20]]])) < 13.3
-    counts = "o65f06K4M2N2N2N2O0O2O000O2O00000001N10001N101N2N2N2N3L5JZ5"
-    assert np.array_equal(decode_rle({"size": [30, 40], "counts": counts}), mask)
-
-
-@pytest.mark.parametrize("counts", [[3, 5], [3, 10], [5, -1, 5], "", "000"])
-def test_runs_that_do_not_fill_the_mask_are_refused(counts):
-    with pytest.raises(ValueError, match="in a mask of 3x3"):
-        decode_rle({"size": [3, 3], "counts": counts})
-
-
-def test_polygon_holds_the_pixels_whose_centres_lie_inside():
-    corners = np.array([[2.2, 1.1], [27.4, 8.3], [20.5, 26.0], [5.3, 21.7]])  # convex: a side tells inside from outside
-    x, y = np.meshgrid(np.arange(30) + 0.5, np.arange(24) + 0.5)
-    inside = np.ones((24, 30), bool)
-    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
-        inside &= (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) > 0
-    assert np.array_equal(fill_polygons([corners], 24, 30), inside)
-    assert np.array_equal(fill_polygons([corners[::-1]], 24, 30), inside)
-    shifted = corners - (10, 9)  # partly outside of the canvas
-    assert np.array_equal(fill_polygons([shifted], 24, 30)[: 24 - 9, : 30 - 10], inside[9:, 10:])
-
-
-def test_an_object_of_two_polygons_has_the_pixels_of_both():
-    square = np.array([[0, 0], [4, 0], [4, 4], [0, 4]])
-    mask = fill_polygons([square, square + 2], 8, 8)
-    assert mask.sum() == 16 + 16 - 4
-    assert mask[:4, :4].all()
-    assert mask[2:6, 2:6].all()
-
-
-# COCO
 
 
 def test_coco_has_80_classes_and_ids_with_gaps():
@@ -386,72 +339,3 @@ def test_broken_zip_and_incomplete_source_are_named(tmp_path, folder):
     (folder / "annotations_trainval2017.zip").write_bytes(b"PK no zip")
     with pytest.raises(UserError, match=r"annotations_trainval2017.zip is broken"):
         coco.prepare(Namespace(source=folder, out=tmp_path / "out"))
-
-
-# composed scenes
-
-SCENES = (40, 6, 20)
-
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory) -> Composed:
-    data = Composed(str(tmp_path_factory.mktemp("composed")), scenes=SCENES, side=64, bands=2, batch_size=8)
-    data.prepare_data()
-    return data
-
-
-def test_composed_scenes_have_the_splits_and_sizes_asked_for(scenes):
-    assert tuple(len(scenes.split(name).keys) for name in ("train", "val", "test")) == SCENES
-    counts = [len(target["boxes"]) for name in ("val", "test") for target in targets(scenes, name).values()]
-    assert 1 < max(counts) <= 8
-
-
-def test_composed_boxes_fit_their_masks_and_no_pixel_belongs_to_two_objects(scenes):
-    for target in targets(scenes, "test").values():
-        assert not (target["masks"].sum(dim=0) > 1).any()
-        for box, mask, area in zip(target["boxes"], target["masks"], target["area"], strict=True):
-            rows, columns = mask.any(dim=1).nonzero(), mask.any(dim=0).nonzero()
-            assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            assert mask.sum() == area
-
-
-def test_no_object_of_a_scene_is_hidden_by_more_than_half_and_some_scenes_are_empty():
-    image = np.full((1, 8, 8), 200, np.uint8)  # a filled square: its whole area is that of its box
-    counts = []
-    for seed in range(80):
-        _, things = composed.compose_scene(image, 64, np.random.default_rng(seed))
-        counts.append(len(things))
-        for _, seen in things:
-            assert seen.sum() >= 0.5 * seen.any(axis=0).sum() * seen.any(axis=1).sum() - 1e-9
-    assert min(counts) == 0
-    assert max(counts) > 4
-
-
-def test_composed_scenes_are_the_same_every_time(scenes, tmp_path):
-    again = Composed(str(tmp_path), scenes=SCENES, side=64, bands=2)
-    again.prepare_data()
-    assert again.fingerprint() == scenes.fingerprint()
-
-
-def test_composed_is_made_again_only_where_it_is_unfinished(scenes, tmp_path):
-    data = Composed(str(tmp_path), scenes=(3, 2, 2), side=32, bands=1)
-    data.prepare_data()
-    made = annotation_file(tmp_path, "test").stat().st_mtime_ns
-    data.prepare_data()
-    assert annotation_file(tmp_path, "test").stat().st_mtime_ns == made
-    annotation_file(tmp_path, "test").unlink()
-    data.prepare_data()
-    data.setup("test")
-    with pytest.raises(UserError, match="was composed with"):
-        Composed(str(tmp_path), scenes=(4, 2, 2), side=32, bands=1).setup("fit")
-
-
-def test_garments_need_fashion_mnist(tmp_path):
-    with pytest.raises(UserError, match="prepare fashion_mnist"):
-        Composed(str(tmp_path / "out"), of="garments", source=str(tmp_path / "none"), bands=1).prepare_data()
-
-
-def test_prepare_composed_draws_a_picture(tmp_path):
-    options = Namespace(out=tmp_path, of="digits", scenes=(2, 1, 5), side=48, source="")
-    assert "8 scenes composed of digits" in composed.prepare(options)
-    assert Image.open(tmp_path / "examples.png").width > 4 * 48

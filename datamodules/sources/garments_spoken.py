@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.base import SPLITS, SplitName, TensorSplit
+from datamodules.dialpad import FPS, FRAMES, moving_picture
 from datamodules.images import FASHION_CLASSES, FashionMNIST
 from datamodules.media import encode_clip
 from datamodules.order import hashed_seed
 from datamodules.shards import ShardReader, write_shards
 from datamodules.speech import LANGUAGES, RATE, LanguageId, cut, read_sound
 
-FRAMES, FPS, SIDE = 32, 25, 40
+SIDE = 40
 SAMPLES = RATE * FRAMES // FPS
 CLASSES = tuple(f"see {name}" for name in FASHION_CLASSES) + tuple(f"hear {name}" for name in LANGUAGES.values())
 CLIPS = (6000, 500, 1000)  # train, val, test
@@ -70,19 +71,6 @@ def read_prompts(folder: Path, split: SplitName) -> tuple[ShardReader, list[list
     return reader, numbers
 
 
-def moving_garment(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Frames (T, S, S, 3) uint8 of an image (28, 28) that crosses a noisy frame and bounces off its borders."""
-    room = SIDE - len(image)
-    path = rng.uniform(0, 2 * room, 2) + np.arange(FRAMES)[:, None] * rng.uniform(-0.6, 0.6, 2)
-    corners = np.abs((path % (2 * room)) - room).round().astype(int)  # a triangle wave from 0 to room
-    noise = 30 + 20 * rng.standard_normal((FRAMES, SIDE, SIDE, 1), np.float32)
-    frames = np.repeat(noise, 3, axis=-1)  # grey, since the codec halves the resolution of colour
-    lit = image[..., None] * rng.uniform(0.6, 1.0, 3)
-    for frame, (row, column) in zip(frames, corners, strict=True):
-        frame[row : row + len(image), column : column + len(image)] += lit
-    return frames.clip(0, 255).astype(np.uint8)
-
-
 def compose_clip(clip: tuple[SplitName, int], garments: Path, prompts: Path, seed: int) -> dict:
     """One clip, named by its split and number, as a webdataset sample; its json says which garment and prompt it has."""
     split, number = clip
@@ -95,7 +83,7 @@ def compose_clip(clip: tuple[SplitName, int], garments: Path, prompts: Path, see
     sound = cut(read_sound(reader.read(prompt)["wav"]), SAMPLES, rng.uniform())
     return {
         "__key__": f"{split}-{number:06d}",
-        "mp4": encode_clip(moving_garment(images[garment], rng), FPS, sound, RATE),
+        "mp4": encode_clip(moving_picture(images[garment], SIDE, rng), FPS, sound, RATE),
         "json": {
             "labels": [seen, len(FASHION_CLASSES) + heard],
             "seconds": FRAMES / FPS,
