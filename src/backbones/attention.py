@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from src.backbones.lean import gelu_linear, norm_linear
 from src.backbones.read import Elements, read_elements
 
 
@@ -17,7 +18,7 @@ class MLP(nn.Module):
         self.down = nn.Linear(widening * dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(self.norm(x))))
+        return gelu_linear(norm_linear(x, self.norm, self.up), self.down)
 
 
 class CrossAttend(nn.Module):
@@ -90,7 +91,7 @@ class SelfAttend(nn.Module):
         self.mlp = MLP(dim, widening)
 
     def forward(self, latents: Tensor) -> Tensor:
-        split = self.query_key_value(self.norm(latents)).unflatten(-1, (3, self.heads, -1))
+        split = norm_linear(latents, self.norm, self.query_key_value).unflatten(-1, (3, self.heads, -1))
         query, key, value = split.permute(2, 0, 3, 1, 4)  # each (B, h, N, d)
         read = F.scaled_dot_product_attention(query, key, value)
         latents = latents + self.out(read.transpose(1, 2).flatten(2))

@@ -26,8 +26,9 @@ class Perceiver(nn.Module):
     cross_heads, self_heads: attention heads.
     widening: hidden width of the MLPs over their input width.
     cross_weights, latent_weights: the number of the weight set that each iteration uses. [0, 1, 1, 1] is the paper's
-        sharing of cross-attends, [0, 0, 0, 0] of latent transformers, [0, 1, 2, 3] shares nothing. The paper's sharing
-        if left out.
+        sharing of cross-attends, [0, 0, 0, 0] of latent transformers, [0, 1, 2, 3] shares nothing; None leaves that
+        iteration without one (appendix's ablations: all cross-attends at the start, or fewer than latent
+        transformers). The paper's sharing if left out.
     positions: `fourier` takes those of the byte array, `learned` puts 128 learned channels per element in their place.
     modality_dropout: for each modality the share of training examples for which it is hidden.
     checkpointing: keep only each block's input for the backward pass and compute the rest again: less memory, more time.
@@ -43,8 +44,8 @@ class Perceiver(nn.Module):
         cross_heads: int = 1,
         self_heads: int = 8,
         widening: int = 1,
-        cross_weights: Sequence[int] | None = None,
-        latent_weights: Sequence[int] | None = None,
+        cross_weights: Sequence[int | None] | None = None,
+        latent_weights: Sequence[int | None] | None = None,
         positions: Literal["fourier", "learned"] = "fourier",
         modality_dropout: dict[str, float] | None = None,
         checkpointing: bool = False,
@@ -76,11 +77,11 @@ class Perceiver(nn.Module):
         )
         self.latents = truncated_normal(num_latents, latent_dim)
         self.cross = nn.ModuleList(
-            CrossAttend(latent_dim, input_dim, cross_heads, widening) for _ in range(max(self.cross_weights) + 1)
+            CrossAttend(latent_dim, input_dim, cross_heads, widening) for _ in range(count_sets(self.cross_weights))
         )
         self.transformers = nn.ModuleList(
             nn.Sequential(*(SelfAttend(latent_dim, self_heads, widening) for _ in range(self_attends_per_block)))
-            for _ in range(max(self.latent_weights) + 1)
+            for _ in range(count_sets(self.latent_weights))
         )
         self.channels = input_dim
         self.num_elements = sum(modality.elements for modality in data_spec.modalities.values())
@@ -90,15 +91,19 @@ class Perceiver(nn.Module):
         segments, chunk = self.segments(inputs)
         latents = self.latents.expand(len(segments[0].values), -1, -1)
         for cross_attend, transformer in self.iterations():
-            latents = self.run(cross_attend, latents, segments, chunk)
-            for self_attend in transformer:
+            if cross_attend is not None:
+                latents = self.run(cross_attend, latents, segments, chunk)
+            for self_attend in transformer or ():
                 latents = self.run(self_attend, latents)
         return latents
 
     def iterations(self) -> Iterator[tuple[Any, Any]]:
-        """The cross-attend and the latent transformer of every iteration, by the numbers of their weight sets."""
+        """The cross-attend and the latent transformer of every iteration, by the numbers of their weight sets; or None."""
         for cross_set, latent_set in zip(self.cross_weights, self.latent_weights, strict=True):
-            yield self.cross[cross_set], self.transformers[latent_set]
+            yield (
+                None if cross_set is None else self.cross[cross_set],
+                None if latent_set is None else self.transformers[latent_set],
+            )
 
     def run(self, block: nn.Module, *args: Any) -> Any:
         """A block; with checkpointing it keeps only its input and is computed again in the backward pass."""
@@ -109,16 +114,17 @@ class Perceiver(nn.Module):
     @torch.no_grad()
     def attention_maps(self, inputs: dict[str, ByteArray], iterations: Sequence[int] = (0, -1)) -> dict[str, Tensor]:
         """What the latents look at: for each modality the cross-attention weights of the chosen iterations on its grid,
-        (B, iterations, heads, N, *grid), or (..., M) for sets. Over all modalities a latent's weights add up to 1."""
+        (B, iterations, heads, N, *grid), or (..., M) for sets. Over all modalities a latent's weights add up to 1.
+        Iterations without a cross-attend are not counted."""
         segments, chunk = self.segments(inputs)
         latents = self.latents.expand(len(segments[0].values), -1, -1)
-        chosen = [iteration % len(self.cross_weights) for iteration in iterations]
-        looked: dict[int, Tensor] = {}
-        for iteration, (cross_attend, transformer) in enumerate(self.iterations()):
-            if iteration in chosen:
-                looked[iteration] = reading_weights(cross_attend.ask(latents), segments)
-            latents = transformer(cross_attend(latents, segments, chunk))
-        weights = torch.stack([looked[iteration] for iteration in chosen], dim=1)
+        looked: list[Tensor] = []
+        for cross_attend, transformer in self.iterations():
+            if cross_attend is not None:
+                looked.append(cross_attend.ask(latents))
+                latents = cross_attend(latents, segments, chunk)
+            latents = latents if transformer is None else transformer(latents)
+        weights = torch.stack([reading_weights(looked[i % len(looked)], segments) for i in iterations], dim=1)
         parts = weights.split([s.values.shape[1] for s in segments], dim=-1)
         grids = [inputs[name].grid for name in self.modalities]
         return {
@@ -158,11 +164,18 @@ def truncated_normal(*shape: int) -> nn.Parameter:
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02, a=-2.0, b=2.0))
 
 
-def weight_sets(option: str, chosen: Sequence[int] | None, default: list[int]) -> list[int]:
-    """Weight-set numbers, checked: one per iteration, and every number up to the highest used."""
-    sets = default if chosen is None else list(chosen)
+def weight_sets(option: str, chosen: Sequence[int | None] | None, default: list[int]) -> list[int | None]:
+    """Weight-set numbers, checked: one per iteration or None, and every number up to the highest used."""
+    sets: list[int | None] = list(default if chosen is None else chosen)
     if len(sets) != len(default):
         raise UserError(f"{option} {sets} has {len(sets)} entries for {len(default)} cross_attends: give one for each")
-    if sorted(set(sets)) != list(range(max(sets) + 1)):
+    used = {number for number in sets if number is not None}
+    if not used:
+        raise UserError(f"{option} {sets} names no weight set: number them 0, 1, 2, ...")
+    if used != set(range(len(used))):
         raise UserError(f"{option} {sets} leaves out a number: number the weight sets 0, 1, 2, ...")
     return sets
+
+
+def count_sets(sets: list[int | None]) -> int:
+    return len(set(sets) - {None})

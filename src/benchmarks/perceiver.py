@@ -63,7 +63,7 @@ SHAPES = {
 }
 
 
-def ours(shape: Shape, checkpointing: bool = False) -> tuple[nn.Module, Callable[[], Tensor]]:
+def ours(shape: Shape, checkpointing: bool = False) -> tuple[nn.Module, partial[Tensor]]:
     """The model and its forward pass on fixed random input."""
     torch.manual_seed(0)
     cross, latent = shape.weight_sets()
@@ -78,7 +78,7 @@ def plain_mlp(dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Linear(dim, dim))
 
 
-def perceiver_pytorch(shape: Shape) -> tuple[nn.Module, Callable[[], Tensor]]:
+def perceiver_pytorch(shape: Shape) -> tuple[nn.Module, partial[Tensor]]:
     from perceiver_pytorch import Perceiver as Theirs
     from perceiver_pytorch.perceiver_pytorch import FeedForward
 
@@ -128,7 +128,7 @@ class TransformersPerceiver(nn.Module):
         return x
 
 
-def transformers(shape: Shape) -> tuple[nn.Module, Callable[[], Tensor]]:
+def transformers(shape: Shape) -> tuple[nn.Module, partial[Tensor]]:
     torch.manual_seed(0)
     model = TransformersPerceiver(shape)
     return model, partial(model, torch.randn(shape.batch, shape.elements, shape.channels))
@@ -137,7 +137,7 @@ def transformers(shape: Shape) -> tuple[nn.Module, Callable[[], Tensor]]:
 PEERS = {"perceiver_pytorch": perceiver_pytorch, "transformers": transformers}
 
 
-def implementations() -> dict[str, Callable[[Shape], tuple[nn.Module, Callable[[], Tensor]]]]:
+def implementations() -> dict[str, Callable[[Shape], tuple[nn.Module, partial[Tensor]]]]:
     """Ours and the peers that are installed."""
     return {"ours": ours, **{name: make for name, make in PEERS.items() if find_spec(name)}}
 
@@ -150,14 +150,15 @@ def training_flops(shape: Shape) -> int:
     return 3 * counter.get_total_flops()
 
 
-def make_training_step(make: Callable[..., tuple[nn.Module, Callable[[], Tensor]]], *args) -> Callable[[], None]:
+def make_training_step(make: Callable[..., tuple[nn.Module, partial[Tensor]]], *args) -> Callable[[], None]:
     """For `peak_bytes`: what a training step needs beyond parameters, gradients and input."""
     return partial(training_step, make(*args)[1])
 
 
 def run(shapes: list[str] | None = None, rounds: int = 3) -> pd.DataFrame:
     """Forward, forward + backward (medians), peak memory and parameters; ratios to the best peer."""
-    rows = []
+    rows: list[dict] = []
+    frame = pd.DataFrame()
     for name in shapes or SHAPES:
         shape = SHAPES[name]
         made = {who: make(shape) for who, make in implementations().items()}
@@ -189,4 +190,5 @@ def run(shapes: list[str] | None = None, rounds: int = 3) -> pd.DataFrame:
                 if who in parameters:
                     row |= {f"{k}_ratio": t[who] / min(t[p] for p in peers) for k, t in seconds.items()}
             rows.append(row)
-    return save(rows, "perceiver")
+        frame = save(rows, "perceiver")  # after every shape, since the large ones take minutes
+    return frame
