@@ -155,6 +155,10 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
             self._splits[name] = self.make_split(name)
         return self._splits[name]
 
+    def for_training(self, split: Split) -> Split:
+        """A split as training sees it; evaluation sees it as it is."""
+        return split
+
     def describe(self) -> dict:
         """What a run records of its data: fingerprint, and size and membership of every split."""
         splits = {}
@@ -166,7 +170,7 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
 
     def loader(self, name: SplitName, training: bool = False) -> DataLoader:
         """Compact batches of one split; pass each to `flatten`. With training=True shuffled, see OrderedBatches."""
-        split = self.split(name)
+        split = self.for_training(self.split(name)) if training else self.split(name)
         split.open()
         steps_done = (lambda: self.steps_done) if training and self.trainer is not None else None
         order = OrderedBatches(len(split.keys), self.batch_size, self.seed, training, steps_done)

@@ -75,8 +75,8 @@ class ByteArray:
 class Batch:
     """What a model is trained on: one ByteArray per modality and what to predict.
 
-    target: (B,) class numbers for single_label, (B, classes) of 0 and 1 for multi_label, a list with a dict of tensors
-        per example for detection.
+    target: (B,) class numbers for single_label, or (B, classes) scores that add up to 1 where training mixes examples;
+        (B, classes) of 0 and 1 for multi_label; a list with a dict of tensors per example for detection.
     keys: one string per example, its name in the data set.
     weight: (B,), 0 where an example only pads the batch (or could not be decoded), else 1.
     """

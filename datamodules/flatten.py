@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.byte_array import Batch, ByteArray, ModalitySpec
+from datamodules.mixing import Mixing
 from datamodules.positions import fourier_channels, fourier_features, grid_coordinates
 
 Permutation = Literal["none", "fixed", "per_example"]
@@ -78,18 +79,25 @@ class Flatten(nn.Module):
 
     permutation: the order of the elements (Perceiver, table 2). `fixed` is one for all examples, made of permutation_seed;
         `per_example` makes each example's of the batch's `order_seed` (B,) int64. Values and positions move together.
+    mixing: mixes the pictures of batches with a `mix_seed`, which training loaders add, before they are permuted.
     """
 
     def __init__(
-        self, modalities: Mapping[str, nn.Module], permutation: Permutation = "none", permutation_seed: int = 0
+        self,
+        modalities: Mapping[str, nn.Module],
+        permutation: Permutation = "none",
+        permutation_seed: int = 0,
+        mixing: Mixing | None = None,
     ) -> None:
         super().__init__()
         self.modalities = nn.ModuleDict(dict(modalities))
-        self.permutation, self.permutation_seed = permutation, permutation_seed
+        self.permutation, self.permutation_seed, self.mixing = permutation, permutation_seed, mixing
 
     def forward(self, compact: dict) -> Batch:
         device = compact["weight"].device
         self.to(device)
+        if self.mixing is not None and "mix_seed" in compact:
+            compact = self.mixing(compact)
         inputs = {name: modality(compact[name]) for name, modality in self.modalities.items()}
         if self.permutation != "none":
             fixed = self.permutation == "fixed"

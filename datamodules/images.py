@@ -8,22 +8,23 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from datamodules import image_folder, pixels, shards
-from datamodules.base import ByteArrayDataModule, Split, SplitName, TensorSplit
-from datamodules.byte_array import DataSpec
+from datamodules.base import Split, SplitName
 from datamodules.errors import BadSampleError, UserError
-from datamodules.flatten import Flatten, GridModality, Permutation
+from datamodules.flatten import GridModality, Permutation
+from datamodules.image_base import ImageDataModule, choose_classes, pictures_of_classes, with_classes
 from datamodules.order import epoch_order
 
 Augmentation = Literal["none", "inception", "randaugment"]
 # of the red, green and blue of ImageNet's training pictures
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+DIGITS = tuple("0123456789")
 FASHION_CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 FASHION_FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -47,56 +48,43 @@ def digit_split(name: SplitName) -> list[int]:
     return sorted({"train": order[600:], "val": order[300:600], "test": order[:300]}[name])
 
 
-class PermutedSplit(Split):
-    """Adds to each sample of a split `order_seed`, of which the device makes the sample's own order of elements."""
-
-    def __init__(self, split: Split) -> None:
-        self.split, self.keys = split, split.keys
-
-    def open(self) -> None:
-        self.split.open()
-
-    def load(self, index: int, generator: torch.Generator) -> dict[str, Any]:
-        return {**self.split.load(index, generator), "order_seed": pixels.draw_seed(generator)}
-
-
-class ImageDataModule(ByteArrayDataModule):
-    """A data set whose pictures can be permuted, as Flatten's option `permutation` says."""
-
-    def split(self, name: SplitName) -> Split:
-        split = super().split(name)
-        return PermutedSplit(split) if self.flatten.permutation == "per_example" else split
-
-
 class Digits(ImageDataModule):
     """scikit-learn's handwritten digits, 8x8 pixels, 10 classes: 64 elements of one channel. Needs no files.
 
     bands: frequencies per axis of the Fourier features.
+    classes: numbers of those that are kept, in the order of their new numbers; all if left out.
     permutation, permutation_seed: the order of the elements, see Flatten.
+    mixup, cutmix: alphas of the mixing of training pictures, see Mixing; 0 for none.
     """
 
     def __init__(
         self,
         bands: int = 4,
+        classes: Sequence[int] | None = None,
         permutation: Permutation = "none",
         permutation_seed: int = 0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         batch_size: int = 64,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, num_workers, seed)
         image = GridModality((8, 8), channels=1, bands=bands, mean=78.0, std=96.0)
-        self.flatten = Flatten({"image": image}, permutation, permutation_seed)
-        self.spec = DataSpec({"image": image.spec}, "single_label", tuple("0123456789"))
+        self.classes = choose_classes(DIGITS, classes)
+        names = [DIGITS[number] for number in self.classes]
+        self.of_images(image, names, permutation, permutation_seed, mixup, cutmix)
 
     def make_split(self, name: SplitName) -> Split:
         images, labels = load_digit_images()
         rows = digit_split(name)
-        return TensorSplit([f"digits/{row:04d}" for row in rows], {"image": images[rows], "target": labels[rows]})
+        keys = [f"digits/{row:04d}" for row in rows]
+        return pictures_of_classes(keys, images[rows], labels[rows], self.classes)
 
     def fingerprint(self) -> str:
         images, labels = load_digit_images()
-        return hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+        digest = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes())
+        return with_classes(digest.hexdigest(), self.classes, DIGITS)
 
 
 def read_idx(path: Path) -> Tensor:
@@ -140,15 +128,20 @@ class FashionMNIST(ImageDataModule):
 
     data_dir: a folder with the four IDX files, gzipped or not, or with torchvision's download.
     bands: frequencies per axis of the Fourier features.
+    classes: numbers of those that are kept, in the order of their new numbers; all if left out.
     permutation, permutation_seed: the order of the elements, see Flatten.
+    mixup, cutmix: alphas of the mixing of training pictures, see Mixing; 0 for none.
     """
 
     def __init__(
         self,
         data_dir: str = "data/fashion_mnist",
         bands: int = 16,
+        classes: Sequence[int] | None = None,
         permutation: Permutation = "none",
         permutation_seed: int = 0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         batch_size: int = 64,
         num_workers: int = 0,
         seed: int = 0,
@@ -156,8 +149,9 @@ class FashionMNIST(ImageDataModule):
         super().__init__(batch_size, num_workers, seed)
         self.data_dir = Path(data_dir)
         image = GridModality((28, 28), channels=1, bands=bands, mean=72.9, std=90.0)
-        self.flatten = Flatten({"image": image}, permutation, permutation_seed)
-        self.spec = DataSpec({"image": image.spec}, "single_label", FASHION_CLASSES)
+        self.classes = choose_classes(FASHION_CLASSES, classes)
+        names = [FASHION_CLASSES[number] for number in self.classes]
+        self.of_images(image, names, permutation, permutation_seed, mixup, cutmix)
 
     def files(self) -> dict[str, tuple[Path, Path]]:
         found = find_fashion_files(self.data_dir)
@@ -176,14 +170,14 @@ class FashionMNIST(ImageDataModule):
             rows = sorted(order[5000:] if name == "train" else order[:5000])
         stem = "test" if name == "test" else "train"
         keys = [f"{stem}/{row:05d}" for row in rows]
-        return TensorSplit(keys, {"image": images[rows], "target": labels[rows].long()})
+        return pictures_of_classes(keys, images[rows], labels[rows], self.classes)
 
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for paths in self.files().values():
             for path in paths:
                 digest.update(read_idx(path).numpy().tobytes())  # of the content, gzipped or not
-        return digest.hexdigest()
+        return with_classes(digest.hexdigest(), self.classes, FASHION_CLASSES)
 
 
 class ImageFiles(ABC):
@@ -254,6 +248,7 @@ class ImageNet(ImageDataModule):
     side: height and width of a picture.
     augmentation: of training pictures, see ImageSplit.
     randaugment_layers, randaugment_magnitude: number of operations and their strength, 0 to 30.
+    mixup, cutmix: alphas of the mixing of training pictures, see Mixing; 0 for none.
     bands: frequencies per axis of the Fourier features, up to side / 2.
     permutation, permutation_seed: the order of the elements, see Flatten.
     """
@@ -266,6 +261,8 @@ class ImageNet(ImageDataModule):
         augmentation: Augmentation = "randaugment",
         randaugment_layers: int = 2,
         randaugment_magnitude: int = 9,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
         bands: int = 64,
         permutation: Permutation = "none",
         permutation_seed: int = 0,
@@ -281,8 +278,7 @@ class ImageNet(ImageDataModule):
         self.listed_classes = None if isinstance(classes, int) else read_class_list(Path(classes))
         names = self.listed_classes or [str(number) for number in range(int(classes))]
         image = GridModality((side, side), 3, bands, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-        self.flatten = Flatten({"image": image}, permutation, permutation_seed)
-        self.spec = DataSpec({"image": image.spec}, "single_label", tuple(names))
+        self.of_images(image, names, permutation, permutation_seed, mixup, cutmix)
         self._listed: dict[str, list[image_folder.Picture]] = {}
 
     @property

@@ -83,7 +83,8 @@ def inception_box(
 
 def inception_crop(picture: Tensor, side: int, generator: torch.Generator) -> Tensor:
     """A rectangle of random area, shape and place, scaled to (side, side); the evaluation crop where none fits."""
-    box = inception_box(*picture.shape[:2], LEAST_AREA, generator)
+    height, width, _ = picture.shape
+    box = inception_box(height, width, LEAST_AREA, generator)
     if box is None:
         return evaluation_crop(picture, side)
     top, left, h, w = box

@@ -193,3 +193,32 @@ def test_permuted_batches_ship_one_number_more_per_example():
 def test_fashion_can_be_permuted(fashion):
     batch = next(iter(FashionMNIST(str(fashion), permutation="per_example", batch_size=20).loader("test")))
     assert batch["order_seed"].unique().numel() == 20
+
+
+@pytest.mark.parametrize("name", ["train", "val", "test"])
+def test_some_classes_are_those_pictures_alone_with_new_labels_in_the_order_named(name, fashion):
+    for whole, some in (
+        (Digits(), Digits(classes=[7, 2, 5])),
+        (FashionMNIST(str(fashion)), FashionMNIST(str(fashion), classes=[7, 2, 5])),
+    ):
+        every, chosen = whole.split(name), some.split(name)
+        old = dict(zip(every.keys, every.tensors["target"].tolist(), strict=True))
+        assert [old[key] for key in chosen.keys] == [[7, 2, 5][label] for label in chosen.tensors["target"].tolist()]
+        assert list(chosen.keys) == [key for key in every.keys if old[key] in (2, 5, 7)]
+        place = {key: row for row, key in enumerate(every.keys)}
+        rows = [place[key] for key in chosen.keys]
+        assert torch.equal(chosen.tensors["image"], every.tensors["image"][rows])
+        assert some.spec.classes == tuple(whole.spec.classes[number] for number in (7, 2, 5))
+
+
+def test_some_classes_are_other_data_than_all_or_others():
+    prints = [Digits(classes=classes).fingerprint() for classes in (None, [0, 1], [1, 0], [2, 3])]
+    assert len(set(prints)) == 4
+    assert Digits(classes=list(range(10))).describe() == Digits().describe()
+    assert Digits(classes=[2, 3]).describe()["splits"]["test"]["samples"] < 300
+
+
+@pytest.mark.parametrize("classes", [[], [3], [1, 1, 2], [0, 10], [-1, 2]])
+def test_classes_that_are_no_choice_are_refused(classes):
+    with pytest.raises(UserError, match=r"--data.classes .* numbers from 0 to 9"):
+        Digits(classes=classes)
