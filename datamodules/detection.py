@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +63,13 @@ class CocoSplit(Split):
             "size": size,
             "scale": where.scale,
         }
+        if augment is None:
+            target["annotated"] = self.annotated(record["objects"])
         return {"image": torch.from_numpy(canvas), "extent": torch.tensor(where.shown), "target": target}
+
+    def annotated(self, objects: list[dict]) -> str:
+        """The objects as the file has them. One string, since loaders and devices walk through lists number by number."""
+        return json.dumps([{**thing, "label": self.labels[thing["category"]]} for thing in objects])
 
     def objects(self, objects: list[dict], where: Placement) -> dict[str, Any]:
         """The objects on the canvas. Those without width or height are dropped, in training also those of a pixel or less."""
@@ -104,7 +111,8 @@ class DetectionFlatten(Flatten):
 
     boxes (n, 4), x0, y0, x1, y1 in input pixels; labels (n,) from 0; masks (n, side, side) bool; iscrowd (n,) bool; area
     (n,) in pixels of the original, as annotated; image_id (); size (2,), rows and columns of the original; scale (2,),
-    input pixels per original pixel, along rows and along columns.
+    input pixels per original pixel, along rows and along columns. In evaluation also `annotated`, JSON: every object with
+    box, label, crowd, area and segmentation as in the file, in pixels of the original, for metrics.
     """
 
     def forward(self, compact: dict) -> Batch:
@@ -117,13 +125,13 @@ class DetectionFlatten(Flatten):
         return replace(batch, inputs={"image": replace(image, mask=mask)}, target=target)
 
 
-def unpack_target(target: dict, side: int, device: torch.device) -> dict[str, Tensor]:
+def unpack_target(target: dict, side: int, device: torch.device) -> dict[str, Any]:
     objects, crops = target["objects"].to(device), target["crops"].to(device)
     masks = torch.zeros(len(objects), side, side, dtype=torch.bool, device=device)
     parts = crops.split([height * width for _, _, height, width in target["windows"]])
     for mask, part, (top, left, height, width) in zip(masks, parts, target["windows"], strict=True):
         mask[top : top + height, left : left + width] = part.view(height, width)
-    return {
+    unpacked = {
         "boxes": objects[:, :4],
         "labels": objects[:, 4].long(),
         "masks": masks,
@@ -133,6 +141,7 @@ def unpack_target(target: dict, side: int, device: torch.device) -> dict[str, Te
         "size": torch.tensor(target["size"], device=device),
         "scale": torch.tensor(target["scale"], device=device),
     }
+    return unpacked | ({"annotated": target["annotated"]} if "annotated" in target else {})
 
 
 def to_original(boxes: Tensor, target: dict[str, Tensor]) -> Tensor:

@@ -6,7 +6,6 @@ from pathlib import Path
 from time import monotonic, perf_counter
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -84,13 +83,13 @@ class RunProgress(ProgressBar):
         """Epoch, step, loss, last validation, speed and time left."""
         step = trainer.global_step
         left = (now - self.began) / max(1, step - self.first) * (self.total - step)
-        loss = trainer.callback_metrics.get("train/loss", torch.nan)
+        loss = trainer.callback_metrics.get("train/loss")  # a probe has none while it gathers features
         throughput = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)
         speed = throughput.samples_per_second if throughput else None
         parts = [
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
             f"step {step}/{self.total}",
-            f"loss {float(loss):.4f}",
+            "" if loss is None else f"loss {float(loss):.4f}",
             self.validated,
             f"{speed:,.0f} samples/s" if speed else "",
             f"{clock(left)} left",

@@ -33,9 +33,12 @@ def main(args: list[str] | None = None) -> dict:
     cli.trainer.test(cli.model, data, verbose=False)
 
     metrics = metrics_of(cli.trainer, "test")
+    kept = f"evaluation_{options.split}_{options.checkpoint}"
+    if cli.model.predictions is not None:
+        run.write(f"{kept}_predictions.json", cli.model.predictions)
     same_data = all(trained_on[name] == value for name, value in data.describe().items())
     run.write(
-        f"evaluation_{options.split}_{options.checkpoint}.json",
+        f"{kept}.json",
         {
             "split": options.split,
             "checkpoint": options.checkpoint,

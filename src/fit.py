@@ -21,7 +21,8 @@ def main(args: list[str] | None = None) -> dict:
     cli = ByteBenchCLI(args or [], DESCRIPTION)
     model, data, trainer, run = cli.model, cli.datamodule, cli.trainer, cli.run
     data.prepare_data()
-    # data that are missing end the command here, before an older run is moved
+    model.setup("fit")
+    # data, and weights to probe, that are missing end the command here, before an older run is moved
     run.begin(cli.full_config(), {**data.describe(), "spec": data.spec.to_dict()})
     parameters = sum(p.numel() for p in model.parameters())
     flops = model.count_flops()
@@ -47,6 +48,8 @@ def main(args: list[str] | None = None) -> dict:
         "peak_memory": peak_memory(),
         "wall_time_seconds": perf_counter() - began,
     }
+    if model.predictions is not None:
+        run.write("predictions.json", model.predictions)
     run.write("results.json", results)
     if wandb.run is not None:
         wandb.finish()

@@ -6,6 +6,7 @@ runs/<experiment>/<cell>/seed<k>/
   data.json           fingerprint of the data's bytes, size and membership of the splits, the data spec
   metrics.csv         losses and metrics over training
   results.json        final metrics with their sample counts, parameters, FLOPs, samples/s, peak memory, wall time
+  predictions.json    detection only: what was found in the test images, in COCO's format of results
   checkpoints/        last.ckpt, best.ckpt
   wandb/              W&B's files
 """
@@ -21,6 +22,7 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 import yaml
@@ -52,10 +54,10 @@ class Run:
         self.write("environment.json", environment())
 
     @rank_zero_only
-    def write(self, name: str, content: dict) -> None:
-        """Write a JSON file of the run, aside and renamed."""
+    def write(self, name: str, content: dict | list) -> None:
+        """Write a JSON file of the run, aside and renamed; a list, which may be long, in one line."""
         aside = self.folder / f"{name}.part"
-        aside.write_text(json.dumps(content, indent=1) + "\n")
+        aside.write_text(json.dumps(content, indent=1 if isinstance(content, dict) else None) + "\n")
         os.replace(aside, self.folder / name)
 
     def read(self, name: str) -> dict:
@@ -79,7 +81,7 @@ def load_checkpoint(path: Path) -> dict:
         raise UserError(f"{path} is missing: train the run first, or name another checkpoint")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError) as error:
+    except (RuntimeError, EOFError, ValueError, UnpicklingError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} cannot be read ({reason}): name another checkpoint") from error
 

@@ -8,7 +8,8 @@ from rich.table import Table
 
 from src.runs import Run
 
-PRIMARY = ("map", "top1", "top5", "map_classes", "loss", "samples")
+DETECTION = ("map_50", "segm_map", "segm_map_50")  # beside map, which is of boxes there
+PRIMARY = ("map", *DETECTION, "top1", "top5", "ridge_map", "ridge_top1", "map_classes", "loss", "samples")
 
 
 def runs_frame(runs: list[Run], split: str = "test") -> pd.DataFrame:
@@ -53,7 +54,7 @@ def print_runs(runs: list[Run], split: str = "test") -> pd.DataFrame:
     frame = runs_frame(runs, split)
     several = frame["data"].nunique() > 1
     table = Table(title=f"{split} split", title_justify="left")
-    metrics = [name for name in ("map", "top1", "top5", "loss") if name in frame]
+    metrics = [name for name in ("map", *DETECTION, "top1", "top5", "ridge_map", "ridge_top1", "loss") if name in frame]
     table.add_column("cell", overflow="fold")
     for heading in ["modalities", "seed", *metrics, "samples", "parameters", "FLOPs", "samples/s", "memory", "time"]:
         table.add_column(heading, justify="left" if heading == "modalities" else "right", overflow="fold")
@@ -70,7 +71,7 @@ def print_runs(runs: list[Run], split: str = "test") -> pd.DataFrame:
         table.add_row(*cells)
     out = console()
     out.print(table)
-    if "map" in frame:
+    if "map_classes" in frame:
         counted = sorted({int(c) for c in frame["map_classes"].dropna()})
         out.print(f"map: macro mean of average precision over the classes with a positive: {counted}", highlight=False)
     if several:

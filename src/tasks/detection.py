@@ -1,0 +1,169 @@
+"""Detection of objects with boxes and masks: Mask R-CNN with a feature pyramid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torchmetrics import Metric
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.roi_heads import paste_masks_in_image
+from torchvision.ops import FeaturePyramidNetwork, clip_boxes_to_image
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+
+from datamodules import Batch, ByteArray, DataSpec, UserError
+from datamodules.detection import to_original
+from src.backbones.baselines import one_image
+from src.detection_metrics import DetectionMetrics
+from src.optim import Schedule
+from src.tasks.base import Task
+
+BOX_CELLS, MASK_CELLS = 7, 14  # sides of what the heads see of a region
+DETECTIONS = 100  # of an image that are kept, as many as COCO counts
+
+
+class Detection(Task):
+    """Mask R-CNN (He et al. 2017) of torchvision on a feature pyramid (Lin et al. 2017) over the backbone's feature maps.
+
+    data_spec: comes from the datamodule; the images have its size and normalisation, and are not changed further.
+    backbone: made with the data spec; must have `feature_maps`.
+    optimizer: made with the parameters.
+    schedule: factor of the learning rate over training.
+    anchor_sizes: side of the anchors in pixels, one for each map of the backbone from the finest on and one for a map of half
+        the last one's size; COCO's by default. Each comes with the aspects 1:2, 1:1 and 2:1.
+    channels: of the pyramid and of the mask head.
+    box_features: width of the box head.
+    proposals: regions of an image that are proposed, at most, and on each map before overlapping ones are dropped; half as
+        many in evaluation.
+    regions: of the proposed ones that the heads are trained on, drawn at random, a quarter of them on objects.
+    """
+
+    monitor = "segm_map"
+
+    def __init__(
+        self,
+        data_spec: DataSpec,
+        backbone: Callable[[DataSpec], nn.Module],
+        optimizer: Callable[[Iterable], Optimizer] = AdamW,
+        schedule: Schedule | None = None,
+        anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512),
+        channels: int = 256,
+        box_features: int = 1024,
+        proposals: int = 2000,
+        regions: int = 512,
+    ) -> None:
+        super().__init__(data_spec, backbone, optimizer, schedule)
+        if data_spec.task != "detection":
+            raise UserError(
+                f"Detection needs data with boxes and masks, these are {data_spec.task}: use Classification"
+            )
+        _, spec = one_image("Detection", data_spec)
+        assert spec.grid is not None
+        self.side = spec.grid
+        if not hasattr(self.backbone, "feature_maps"):
+            raise UserError(
+                f"Detection needs feature maps, {type(self.backbone).__name__} has none: use ResNet, EfficientNet or "
+                "LambdaResNet"
+            )
+        feature_maps: Any = self.on_meta().backbone.feature_maps
+        widths = [found.shape[1] for found in feature_maps(data_spec.example_inputs(device="meta"))]
+        if len(anchor_sizes) != len(widths) + 1:
+            raise UserError(
+                f"anchor_sizes {list(anchor_sizes)} are {len(anchor_sizes)}: give {len(widths) + 1}, one for each of the "
+                f"{len(widths)} feature maps of {type(self.backbone).__name__} and one more"
+            )
+        pyramid: Any = FeaturePyramidNetwork(widths, channels, LastLevelMaxPool())
+        pyramid.out_channels = channels  # what MaskRCNN asks of what it calls a backbone
+        classes = data_spec.num_classes + 1  # 0 is the background
+        self.detector = MaskRCNN(
+            pyramid,
+            rpn_anchor_generator=AnchorGenerator(
+                tuple((size,) for size in anchor_sizes), ((0.5, 1.0, 2.0),) * len(anchor_sizes)
+            ),
+            rpn_pre_nms_top_n_train=proposals,
+            rpn_post_nms_top_n_train=proposals,
+            rpn_pre_nms_top_n_test=proposals // 2,
+            rpn_post_nms_top_n_test=proposals // 2,
+            box_head=TwoMLPHead(channels * BOX_CELLS**2, box_features),
+            box_predictor=FastRCNNPredictor(box_features, classes),
+            box_batch_size_per_image=regions,
+            box_detections_per_img=DETECTIONS,
+            mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
+            mask_predictor=MaskRCNNPredictor(channels, channels, classes),
+        )
+        self.val_metrics, self.test_metrics = DetectionMetrics(), DetectionMetrics()
+
+    def forward(self, inputs: dict[str, ByteArray]) -> dict[str, Tensor]:
+        """The maps of the pyramid by name, each (B, channels, H, W), the finest first."""
+        feature_maps: Any = self.backbone.feature_maps
+        pyramid: Any = self.detector.backbone
+        return pyramid({str(level): found for level, found in enumerate(feature_maps(inputs))})
+
+    def detect(
+        self, features: dict[str, Tensor], targets: list[dict[str, Tensor]] | None = None
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """From the maps of B images: in evaluation what was found in each (boxes in input pixels, labels from 1, scores,
+        masks (n, 1, 28, 28) inside the boxes), in training the losses. This is torchvision's own way but for its
+        transform, which would resize and normalise anew what the datamodule has prepared."""
+        finest = features["0"]
+        # of the picture only its size is read
+        images = ImageList(finest.new_empty(0, 0, *self.side), [(self.side[0], self.side[1])] * len(finest))
+        detector: Any = self.detector
+        proposals, proposal_losses = detector.rpn(images, features, targets)
+        found, losses = detector.roi_heads(features, proposals, images.image_sizes, targets)
+        return found, {**losses, **proposal_losses}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        real = batch.weight > 0  # at least one: the loader refuses a batch without
+        features = {name: found[real] for name, found in self(batch.inputs).items()}
+        _, losses = self.detect(features, [to_learn(t) for t, r in zip(batch.target, real, strict=True) if r])
+        loss = torch.stack(list(losses.values())).sum()
+        self.log_dict({"train/loss": loss, **{f"train/{k}": v for k, v in losses.items()}}, batch_size=len(batch.keys))
+        return loss
+
+    def evaluate(self, batch: Batch, split: str, metrics: Metric) -> None:
+        found, _ = self.detect(self(batch.inputs))
+        images = [row for row in zip(found, batch.target, batch.weight > 0, strict=True) if row[2]]
+        metrics.update([in_original(found, target) for found, target, _ in images], [target for _, target, _ in images])
+
+    def on_test_epoch_end(self) -> None:
+        trainer, metrics = cast("Any", self.trainer), cast("DetectionMetrics", self.test_metrics)
+        self.predictions = metrics.results(trainer.datamodule.category_ids)
+        super().on_test_epoch_end()
+
+    def counted(self, inputs: dict[str, ByteArray]) -> None:
+        """Backbone, pyramid, the convolutions that propose, the box head on as many regions as can be proposed and the mask
+        head on 100; not the cutting of regions out of the maps, and nothing that depends on what is in the image."""
+        features = self(inputs)
+        detector: Any = self.detector
+        detector.rpn.head(list(features.values()))
+        heads, maps = detector.roi_heads, features["0"]
+        heads.box_predictor(
+            heads.box_head(maps.new_empty(detector.rpn.post_nms_top_n(), maps.shape[1], BOX_CELLS, BOX_CELLS))
+        )
+        heads.mask_predictor(heads.mask_head(maps.new_empty(DETECTIONS, maps.shape[1], MASK_CELLS, MASK_CELLS)))
+
+
+def to_learn(target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The objects of an image without crowds, labels from 1."""
+    single = ~target["iscrowd"]
+    return {
+        "boxes": target["boxes"][single],
+        "labels": target["labels"][single] + 1,
+        "masks": target["masks"][single],
+    }
+
+
+def in_original(found: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What was found in an image, in pixels of its original: boxes, labels from 0, scores, masks (n, rows, columns) bool."""
+    height, width = target["size"].tolist()
+    boxes = clip_boxes_to_image(to_original(found["boxes"].float(), target), (height, width))
+    masks = paste_masks_in_image(found["masks"].float(), boxes, (height, width))[:, 0] > 0.5
+    return {"boxes": boxes, "labels": found["labels"] - 1, "scores": found["scores"].float(), "masks": masks}

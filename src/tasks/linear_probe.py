@@ -1,0 +1,268 @@
+"""Linear probes: how well a linear map reads the classes from the features of a frozen backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR
+from torchmetrics import Metric
+
+from datamodules import Batch, ByteArray, DataSpec, UserError
+from datamodules.order import epoch_order
+from src.runs import load_checkpoint
+from src.tasks.classification import Classification
+
+ROWS = 8192  # of features in float64 at a time
+
+
+class LinearProbe(Classification):
+    """A frozen backbone, the mean over its features, and the best of many linear maps to the classes.
+
+    The features of a split are computed once: of training in the one epoch that a probe takes (its last, incomplete batch
+    is left out, as in all training). They are scaled to mean 0 and standard deviation 1 over training. Then one map for each
+    learning rate is trained on them, and one for each penalty solved for in closed form; of both kinds the map that is
+    best on the validation split is kept, and it alone is tested. `top1` or `map` and `loss` are the trained map's,
+    `ridge_top1` or `ridge_map` the other's.
+
+    backbone: made with the data spec.
+    weights: the run folder or the checkpoint file whose backbone is probed; random weights, to compare with, if left out.
+    learning_rates: of SGD with momentum 0.9; each falls to 0 as half a cosine.
+    epochs, batch_size: passes over the features, and how many of them are a step.
+    penalties: of the closed form, which minimises the squared error, summed over the examples, plus penalty times squared
+        weights.
+    """
+
+    def __init__(
+        self,
+        data_spec: DataSpec,
+        backbone: Callable[[DataSpec], nn.Module],
+        weights: str | None = None,
+        learning_rates: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
+        epochs: int = 20,
+        batch_size: int = 256,
+        penalties: Sequence[float] = (1e-3, 0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4),
+    ) -> None:
+        super().__init__(data_spec, backbone)
+        if not learning_rates or min(learning_rates) <= 0 or not penalties or min(penalties) <= 0:
+            raise UserError(
+                f"learning_rates {list(learning_rates)}, penalties {list(penalties)}: give one or more of each, all above 0"
+            )
+        if epochs < 1 or batch_size < 1:
+            raise UserError(f"epochs {epochs}, batch_size {batch_size} of the probe: give at least 1 of each")
+        self.automatic_optimization = False
+        self.weights, self.learning_rates, self.penalties = weights, tuple(learning_rates), tuple(penalties)
+        self.epochs, self.batch_size = epochs, batch_size
+        self.backbone.requires_grad_(False)
+        width: Any = self.backbone.num_features
+        self.ridge = nn.Linear(width, data_spec.num_classes)
+        self.ridge_metrics = type(self.test_metrics)()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("std", torch.ones(width))
+        self.gathered: list[
+            tuple[Tensor, Batch]
+        ] = []  # of the split that goes through: features, batches without inputs
+        self.trained: list[nn.Linear] = []
+        self.solved: list[nn.Linear] = []
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.weights is not None:
+            load_backbone(self.backbone, Path(self.weights))
+
+    def train(self, mode: bool = True) -> LinearProbe:
+        super().train(mode)
+        self.backbone.eval()  # frozen: no dropout, and statistics stay as they are
+        return self
+
+    def on_fit_start(self) -> None:
+        if self.trainer.max_epochs != 1 or not self.trainer.enable_validation:
+            raise UserError(
+                f"a linear probe goes through the data once and chooses on the validation split: set "
+                f"--trainer.max_epochs 1 (it is {self.trainer.max_epochs}) and leave validation on"
+            )
+
+    @torch.no_grad()
+    def features(self, inputs: dict[str, ByteArray]) -> Tensor:
+        """What the maps read: (B, D), scaled."""
+        return (self.backbone(inputs).mean(dim=1).float() - self.mean) / self.std
+
+    def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
+        """Class scores (B, classes) of the trained map."""
+        return self.head(self.features(inputs))
+
+    def gather(self, batch: Batch) -> None:
+        self.gathered.append((self.features(batch.inputs), replace(batch, inputs={})))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        self.gather(batch)
+        optimizer: Any = self.optimizers()
+        optimizer.step()  # moves nothing: Lightning saves no checkpoint where it has counted no step
+        if self.trainer.is_last_batch:
+            features, target, weight = self.of_all_ranks()
+            self.fit_maps(features[weight > 0], target[weight > 0])
+
+    def of_all_ranks(self) -> tuple[Tensor, ...]:
+        """Features, targets and weights gathered so far."""
+        parts = zip(*((features, batch.target, batch.weight) for features, batch in self.gathered), strict=True)
+        self.gathered = []
+        own = [torch.cat(part) for part in parts]
+        wholes: Any = self.all_gather(own)
+        return tuple(whole.reshape(-1, *part.shape[1:]) for whole, part in zip(wholes, own, strict=True))
+
+    def fit_maps(self, features: Tensor, target: Tensor) -> None:
+        """Train and solve for all maps, on features (S, D) and targets (S,) or (S, classes)."""
+        variance, mean = torch.var_mean(features, dim=0, correction=0)
+        std = variance.sqrt()
+        std[std == 0] = 1
+        self.mean.copy_(mean), self.std.copy_(std)
+        features = (features - mean) / std
+        classes = self.data_spec.num_classes
+        scores = nn.functional.one_hot(target, classes) if target.dim() == 1 else target
+        self.solved = solve_maps(features, scores, self.penalties)
+        self.trained = train_maps(
+            features, target, classes, self.loss, self.learning_rates, self.epochs, self.batch_size
+        )
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if not self.trainer.sanity_checking:
+            self.gather(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        if self.trainer.sanity_checking:
+            return
+        self.check_complete()
+        for kind, maps, chosen, settings in (
+            ("learning_rate", self.trained, self.head, self.learning_rates),
+            ("penalty", self.solved, self.ridge, self.penalties),
+        ):
+            found = [self.validate(each) for each in maps]
+            best = found.index(max(found))
+            chosen.load_state_dict(maps[best].state_dict())
+            self.log(f"val/{kind}", settings[best])
+        for features, batch in self.gathered:
+            self.measure(features, batch, "val", self.val_metrics)
+        self.gathered = []
+        self.report("val", self.val_metrics)
+
+    def on_train_end(self) -> None:
+        self.check_complete()
+
+    def check_complete(self) -> None:
+        if not self.trained:
+            raise UserError(
+                "validation or the end came before the probe had the features of all training batches: leave "
+                "--trainer.max_steps, --trainer.max_time and --trainer.val_check_interval at their defaults"
+            )
+
+    def validate(self, linear: nn.Linear) -> float:
+        """The monitored metric of a map on the validation split; least of all where its training did not converge."""
+        metrics = type(self.val_metrics)().to(self.device)
+        for features, batch in self.gathered:
+            metrics.update(linear(features), batch.target, batch.weight, batch.keys)
+        found = metrics.compute()[self.monitor].item()
+        return found if all(p.isfinite().all() for p in linear.parameters()) else -1.0
+
+    def evaluate(self, batch: Batch, split: str, metrics: Metric) -> None:
+        self.measure(self.features(batch.inputs), batch, split, metrics)
+
+    def measure(self, features: Tensor, batch: Batch, split: str, metrics: Metric) -> None:
+        self.record(self.head(features), batch, split, metrics)
+        self.ridge_metrics.update(self.ridge(features), batch.target, batch.weight, batch.keys)
+
+    def report(self, split: str, metrics: Metric) -> None:
+        super().report(split, metrics)
+        self.log(f"{split}/ridge_{self.monitor}", self.ridge_metrics.compute()[self.monitor].float().to(self.device))
+        self.ridge_metrics.reset()
+
+    def configure_optimizers(self) -> Optimizer:
+        return SGD(self.head.parameters(), lr=0.0)  # Lightning's; see training_step
+
+
+def load_backbone(backbone: nn.Module, source: Path) -> None:
+    """Give a backbone the weights that a run folder's last checkpoint, or a checkpoint file, has of its backbone.
+
+    Raises UserError where there are none, or of another architecture.
+    """
+    path = source / "checkpoints" / "last.ckpt" if source.is_dir() else source
+    state = load_checkpoint(path).get("state_dict", {})
+    prefix = "backbone."
+    found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    for difference in differences(backbone.state_dict(), found):
+        raise UserError(
+            f"{path} is of another architecture than model.backbone ({type(backbone).__name__}): {difference}; give "
+            "--model.backbone the options of the run that it is from, in its config.yaml"
+        )
+    backbone.load_state_dict(found)
+
+
+def differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> Iterator[str]:
+    for name in [*wanted, *(name for name in found if name not in wanted)]:
+        if name not in found:
+            yield f"it has no {name}"
+        elif name not in wanted:
+            yield f"it has {name}, which the backbone lacks"
+        elif wanted[name].shape != found[name].shape:
+            yield f"its {name} is {tuple(found[name].shape)}, the backbone's {tuple(wanted[name].shape)}"
+
+
+def train_maps(
+    features: Tensor,
+    target: Tensor,
+    classes: int,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    learning_rates: Sequence[float],
+    epochs: int,
+    batch_size: int,
+) -> list[nn.Linear]:
+    """One linear map for each learning rate, all trained at once on the same steps, from zero.
+
+    features: (S, D). target: (S,) or (S, classes). loss: of scores and targets of a step, (B,).
+    """
+    maps = [zero_map(features, classes) for _ in learning_rates]
+    groups = [{"params": list(each.parameters()), "lr": rate} for each, rate in zip(maps, learning_rates, strict=True)]
+    optimizer = SGD(groups, momentum=0.9)
+    schedule = CosineAnnealingLR(optimizer, epochs * -(-len(features) // batch_size))
+    for epoch in range(epochs):
+        order = torch.tensor(epoch_order(len(features), seed=0, epoch=epoch), device=features.device)
+        for rows in order.split(batch_size):
+            optimizer.zero_grad()
+            torch.stack([loss(each(features[rows]), target[rows]).mean() for each in maps]).sum().backward()
+            optimizer.step()
+            schedule.step()
+    return maps
+
+
+@torch.no_grad()
+def solve_maps(features: Tensor, target: Tensor, penalties: Sequence[float]) -> list[nn.Linear]:
+    """Ridge regression (Hoerl & Kennard 1970) for every penalty, of one eigendecomposition in float64.
+
+    features: (S, D), of mean 0. target: (S, classes). The bias has no penalty.
+    """
+    width, classes = features.shape[1], target.shape[1]
+    squares = features.new_zeros(width, width, dtype=torch.float64)
+    products = features.new_zeros(width, classes, dtype=torch.float64)
+    bias = target.double().mean(dim=0)
+    for x, y in zip(features.split(ROWS), target.split(ROWS), strict=True):
+        squares += x.double().T @ x.double()
+        products += x.double().T @ (y.double() - bias)
+    values, vectors = torch.linalg.eigh(squares)
+    maps = []
+    for penalty in penalties:
+        solved = zero_map(features, classes)
+        solved.weight.copy_((vectors @ ((vectors.T @ products) / (values + penalty)[:, None])).T)
+        solved.bias.copy_(bias)
+        maps.append(solved)
+    return maps
+
+
+def zero_map(features: Tensor, classes: int) -> nn.Linear:
+    """On the features' device."""
+    linear = nn.Linear(features.shape[1], classes, device=features.device)
+    for parameter in linear.parameters():
+        nn.init.zeros_(parameter)
+    return linear
