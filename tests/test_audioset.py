@@ -4,9 +4,11 @@ import io
 import json
 from argparse import ArgumentParser
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,9 @@ from datamodules import UserError, shards
 from datamodules.audiovisual import AudioSet
 from datamodules.media import encode_clip
 from datamodules.sources import audioset
+from src.backbones import Perceiver
+from src.metrics import average_precision_per_class
+from src.tasks import Classification
 
 SIDE = 32
 CLASSES = {"/m/a": "Speech", "/m/b": 'Bang, "loud"', "/t/c": "Hum"}
@@ -258,3 +263,32 @@ def test_lists_that_are_wrong_are_refused(source, tmp_path, file, content, words
 def test_missing_shards_name_the_command(tmp_path):
     with pytest.raises(UserError, match="prepare audioset --source FOLDER --csv"):
         make(tmp_path).setup("fit")
+
+
+def test_the_scores_of_a_clips_windows_are_averaged_by_a_model_that_is_trained_with_hidden_modalities(source, tmp_path):
+    prepare(source, tmp_path / "out", val_clips="7")
+    data = make(tmp_path / "out", val_clips=3, batch_size=2)
+    data.test_split = "val"
+    clips = len(data.reader("val").keys)
+    perceiver = {"num_latents": 4, "latent_dim": 16, "cross_attends": 1, "self_attends_per_block": 1, "self_heads": 2}
+    hidden = {"audio": 0.5, "video": 0.5}  # for some clips both
+    task = Classification(data.spec, partial(Perceiver, **perceiver, modality_dropout=hidden))
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = L.Trainer(accelerator="cpu", max_epochs=3, use_distributed_sampler=False, **quiet)
+    trainer.fit(task, data)
+    assert trainer.callback_metrics["train/loss"].isfinite()
+    [found] = trainer.test(task.eval(), data, verbose=False)
+    assert found["test/samples"] == clips > 1
+
+    batches = [data.flatten(compact) for compact in data.loader("val")]
+    with torch.no_grad():
+        scores = torch.cat([task(batch.inputs)[batch.weight > 0] for batch in batches])
+    targets = torch.cat([batch.target[batch.weight > 0] for batch in batches])
+    assert scores.shape == (3 * clips, 3)
+    per_class = average_precision_per_class(scores.view(clips, 3, 3).mean(dim=1), targets[::3])
+    assert found["test/map"] == pytest.approx(per_class.nanmean().item())

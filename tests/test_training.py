@@ -1,12 +1,14 @@
-"""Backbones learn: handwritten digits to above 90 % of held-out images in a run of seconds."""
+"""Backbones learn in a run of seconds: handwritten digits, and sounds of dialled digits, to above 90 % of held-out ones."""
 
 from functools import partial
 
 import pytest
 import torch
 
-from datamodules import Digits
-from src.backbones import LambdaNet, LambdaResNet, Perceiver, ResNet, Transformer
+from datamodules import Dialpad, Digits
+from datamodules.base import ByteArrayDataModule
+from src.backbones import EfficientNet, LambdaNet, LambdaResNet, Perceiver, ResNet, Transformer, ViT
+from src.metrics import average_precision_per_class
 from src.tasks import Classification
 
 BACKBONES = {  # how it is built, learning rate, epochs
@@ -19,15 +21,12 @@ BACKBONES = {  # how it is built, learning rate, epochs
     "LambdaResNet": (partial(LambdaResNet, depth=26), 1e-3, 4),
     "ResNet": (partial(ResNet, name="resnet18"), 1e-3, 4),
     "Transformer": (partial(Transformer, dim=64, depth=2, heads=4), 3e-3, 8),
+    "ViT": (partial(ViT, name="vit_tiny_patch16_224", patch=2, depth=2), 2e-3, 8),
+    "EfficientNet": (partial(EfficientNet, name="efficientnet_b0"), 3e-3, 16),
 }
 
 
-@pytest.mark.parametrize("name", BACKBONES)
-def test_digits_are_learned(name):
-    torch.manual_seed(0)
-    backbone, lr, epochs = BACKBONES[name]
-    data = Digits(batch_size=64)
-    model = Classification(data.spec, backbone)
+def train(data: ByteArrayDataModule, model: Classification, lr: float, epochs: int) -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     loader = data.loader("train", training=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * len(loader), pct_start=0.2)
@@ -39,12 +38,36 @@ def test_digits_are_learned(name):
             model.loss(model(batch.inputs), batch.target).mean().backward()
             optimizer.step()
             schedule.step()
+
+
+@torch.no_grad()
+def scores(data: ByteArrayDataModule, model: Classification) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and targets of the validation split."""
     model.eval()
-    hits = seen = 0.0
-    with torch.no_grad():
-        for compact in data.loader("val"):
-            batch = data.flatten(compact)
-            hits += ((model(batch.inputs).argmax(1) == batch.target) * batch.weight).sum().item()
-            seen += batch.weight.sum().item()
-    assert seen == 300
-    assert hits / seen > 0.9
+    batches = [data.flatten(compact) for compact in data.loader("val")]
+    found = [(model(batch.inputs)[batch.weight > 0], batch.target[batch.weight > 0]) for batch in batches]
+    return torch.cat([score for score, _ in found]), torch.cat([target for _, target in found])
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_digits_are_learned(name):
+    torch.manual_seed(0)
+    backbone, lr, epochs = BACKBONES[name]
+    data = Digits(batch_size=64)
+    model = Classification(data.spec, backbone)
+    train(data, model, lr, epochs)
+    score, target = scores(data, model)
+    assert len(target) == 300
+    assert (score.argmax(1) == target).double().mean() > 0.9
+
+
+def test_sounds_are_learned_by_a_tower_of_lambda_layers(tmp_path):
+    torch.manual_seed(0)
+    data = Dialpad(str(tmp_path), modalities=["audio"], clips=(480, 100, 20), batch_size=32)
+    data.prepare_data()
+    model = Classification(data.spec, partial(LambdaNet, widths=(32, 64), blocks_per_stage=1))
+    train(data, model, lr=3e-3, epochs=6)
+    precision = average_precision_per_class(*scores(data, model))
+    heard = precision[[name.startswith("hear") for name in data.spec.classes]]
+    assert len(heard) == 10
+    assert heard.mean() > 0.9

@@ -91,6 +91,7 @@ class ViT(TimmImageNetwork):
     """A vision transformer; see TimmImageNetwork.
 
     patch: pixels of a patch's side; the name's own if left out.
+    depth: transformer blocks; the name's own if left out.
     """
 
     prefixes, examples = ("vit_",), "vit_tiny_patch16_224, vit_small_patch16_224, vit_base_patch16_224"
@@ -102,14 +103,15 @@ class ViT(TimmImageNetwork):
         positions: bool = False,
         stochastic_depth: float = 0.0,
         patch: int | None = None,
+        depth: int | None = None,
     ) -> None:
-        self.patch = patch
+        self.chosen = {"patch_size": patch, "depth": depth}
         super().__init__(data_spec, name, positions, stochastic_depth)
         rows, columns = self.network.patch_embed.patch_size
         self.first_layer_pixels = rows * columns
 
     def options(self, spec: ModalitySpec) -> dict:
-        return {"img_size": spec.grid, **({} if self.patch is None else {"patch_size": self.patch})}
+        return {"img_size": spec.grid, **{name: value for name, value in self.chosen.items() if value is not None}}
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
         """One image byte array to features of the class token and all patches: (B, 1 + patches, D)."""

@@ -1,0 +1,109 @@
+"""Suites: mistakes in their files are said in one line, and the runner goes on where it was stopped."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from datamodules import UserError
+from src import suite
+from src.suites import load_suite
+
+ROOT = Path(__file__).parent.parent
+GOOD = {"source": "none", "cells": [{"name": "small", "config": "digits_perceiver"}]}
+
+
+@pytest.fixture
+def configs(tmp_path) -> Path:
+    """A folder of one config, and of suites."""
+    (tmp_path / "configs" / "suites").mkdir(parents=True)
+    config = (ROOT / "configs" / "digits_perceiver.yaml").read_text()
+    (tmp_path / "configs" / "digits_perceiver.yaml").write_text(config)
+    return tmp_path / "configs"
+
+
+def write(configs: Path, content: object) -> Path:
+    path = configs / "suites" / "tiny.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"cells": []}, "cells should be a list of one or more"),
+        ({"cell": []}, "has the unknown key 'cell': did you mean cells"),
+        ({"seeds": 3}, r"seeds 3 should be a list of whole numbers, such as \[0, 1, 2\]"),
+        ({"budget": {"epochs": 3}}, "budget has the unknown key 'epochs': did you mean max_epochs"),
+        ({"cells": [{"name": "a"}]}, "cell 1 lacks config"),
+        ({"cells": [{"name": "a", "config": "digit_perceiver"}]}, "cell a: there is no config .*did you mean digits_perc"),
+        ({"cells": GOOD["cells"] * 2}, "two cells are called small"),
+        ({"cells": [GOOD["cells"][0] | {"overrides": [1]}]}, "cell small: overrides .* should map options to values"),
+        ({"cells": [GOOD["cells"][0] | {"published": {"top1": 5}}]}, "cell small, top1: expected the keys v1, v2, found 5"),
+        ({"cells": [GOOD["cells"][0] | {"published": {"top1": {"v3": 5}}}]}, "unknown key 'v3'"),
+        ({"cells": [GOOD["cells"][0] | {"published": {"top1": {"v1": "good"}}}]}, "should be numbers"),
+        ({"source": None}, "lacks source"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_that_names_the_file(configs, change, says):
+    content = {key: value for key, value in (GOOD | change).items() if value is not None}
+    with pytest.raises(UserError, match=says) as error:
+        load_suite(write(configs, content))
+    assert "tiny.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_or_broken_file_is_named(configs):
+    path = write(configs, GOOD)
+    with pytest.raises(UserError, match=r"there is no suite .*tinny\.yaml: did you mean tiny\.yaml"):
+        load_suite(path.with_name("tinny.yaml"))
+    path.write_text("cells: [")
+    with pytest.raises(UserError, match=r"tiny\.yaml is not valid YAML"):
+        load_suite(path)
+    path.write_text("nothing")
+    with pytest.raises(UserError, match=r"tiny\.yaml: expected the keys source, cells"):
+        load_suite(path)
+
+
+def test_overrides_and_budget_become_options_with_seed_and_place_of_the_run(configs):
+    overrides = {"data.bands": 2, "model.weights": "{runs_dir}/tiny/a/seed{seed}", "model.backbone.cross_weights": None}
+    content = GOOD | {"budget": {"max_time": "00:00:10:00"}, "cells": [GOOD["cells"][0] | {"overrides": overrides}]}
+    loaded = load_suite(write(configs, content))
+    options = loaded.options(loaded.cells[0], 2, Path("there"))
+    given = dict(zip(options[::2], options[1::2], strict=True))
+    assert given == {
+        "--config": str(configs / "digits_perceiver.yaml"),
+        "--runs_dir": "there",
+        "--experiment": "tiny",
+        "--cell": "small",
+        "--seed_everything": "2",
+        "--trainer.max_time": "00:00:10:00",
+        "--data.bands": "2",
+        "--model.weights": "there/tiny/a/seed2",
+        "--model.backbone.cross_weights": "null",
+    }
+
+
+def test_the_runner_skips_what_is_finished_goes_on_after_what_breaks_and_says_so(configs, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    broken = {"name": "broken", "config": "digits_perceiver", "overrides": {"data.band": 2}}
+    path = write(configs, GOOD | {"budget": {"max_epochs": 1}, "cells": [broken, *GOOD["cells"]]})
+    runs = tmp_path / "runs"
+    with pytest.raises(SystemExit) as stopped:
+        suite.main([str(path), "--runs_dir", str(runs), "--seeds", "5"])
+    assert stopped.value.code == 1
+    said = capfd.readouterr().err
+    assert "1 of 2 runs broke:\nbroken seed 5: python -m src.fit --config" in said
+    assert "has no option 'band': did you mean bands?" in said
+    results = runs / "tiny" / "small" / "seed5" / "results.json"
+    assert json.loads(results.read_text())["epochs"] == 1
+    written = results.stat().st_mtime_ns
+    [run] = suite.main([str(path), "--runs_dir", str(runs), "--seeds", "5", "--cells", "small"])
+    assert run.folder == results.parent
+    assert results.stat().st_mtime_ns == written
+
+
+def test_an_unknown_cell_is_named(configs):
+    with pytest.raises(UserError, match=r"suite tiny has no cell 'smal': did you mean small"):
+        suite.main([str(write(configs, GOOD)), "--cells", "smal"])
