@@ -6,7 +6,7 @@ DEBIAN_DATA := dataset-fashion-mnist sweethome3d-furniture \
 	$(foreach language,en es fr it ru,asterisk-core-sounds-$(language)-wav)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint format lock bench debian clean
+.PHONY: help quickstart test smoke lint format lock bench debian clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,8 +14,11 @@ help: ## this list
 quickstart: $(READY) ## train a Perceiver on sight and sound and print what it reached (5 minutes)
 	$(BIN)/python -m src.fit --config configs/quickstart.yaml
 
-test: $(READY) ## all tests
-	$(BIN)/python -m pytest
+test: $(READY) ## all tests but smoke's, on all cores
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not smoke"
+
+smoke: $(READY) ## try every config: two steps and an evaluation on tiny files
+	$(BIN)/python -m pytest -n auto -m smoke
 
 lint: $(READY) ## style, imports and types
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.byte_array import Batch, DataSpec
+from datamodules.byte_array import Batch, DataSpec, sample_of
 from datamodules.errors import BadSampleError, UserError
 from datamodules.flatten import Flatten
 from datamodules.order import OrderedBatches, SampleRef, sample_generator
@@ -165,7 +165,7 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         for name in SPLITS:
             keys = self.split(name).keys
             digest = hashlib.sha256("\n".join(keys).encode()).hexdigest()
-            splits[name] = {"samples": len(keys), "keys_sha256": digest}
+            splits[name] = {"samples": len({sample_of(key) for key in keys}), "keys_sha256": digest}
         return {"dataset": type(self).__name__, "fingerprint": self.fingerprint(), "splits": splits}
 
     def loader(self, name: SplitName, training: bool = False) -> DataLoader:

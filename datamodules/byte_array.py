@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 TaskKind = Literal["single_label", "multi_label", "detection"]
+WINDOW = re.compile(r"@\d{2,}$")
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class Batch:
 
     target: (B,) class numbers for single_label, or (B, classes) scores that add up to 1 where training mixes examples;
         (B, classes) of 0 and 1 for multi_label; a list with a dict of tensors per example for detection.
-    keys: one string per example, its name in the data set.
+    keys: one string per example, its name in the data set; windows of one clip are KEY@00, KEY@01, ..., see `sample_of`.
     weight: (B,), 0 where an example only pads the batch (or could not be decoded), else 1.
     """
 
@@ -85,6 +87,11 @@ class Batch:
     target: Any
     keys: list[str]
     weight: Tensor
+
+
+def sample_of(key: str) -> str:
+    """The sample that a key names: all windows of a clip are one."""
+    return WINDOW.sub("", key)
 
 
 @dataclass(frozen=True)

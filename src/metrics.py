@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import lightning as L
@@ -11,9 +10,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from datamodules.byte_array import sample_of
 from datamodules.order import hashed_seed
-
-WINDOW = re.compile(r"@\d{2,}$")  # as datamodules.clips names the windows of a clip
 
 
 def average_precision_per_class(scores: Tensor, target: Tensor) -> Tensor:
@@ -55,7 +53,7 @@ class _ScoresAndTargets(Metric):
 
     def update(self, scores: Tensor, target: Tensor, weight: Tensor, keys: Sequence[str]) -> None:
         real = weight > 0
-        clips = [hashed_seed(WINDOW.sub("", key)) for key in keys]  # ranks exchange numbers, not strings
+        clips = [hashed_seed(sample_of(key)) for key in keys]  # ranks exchange numbers, not strings
         self.clips.append(torch.tensor(clips, device=scores.device)[real])
         self.scores.append(scores[real].detach().float())
         self.targets.append(target[real])

@@ -18,7 +18,7 @@ from datamodules.instances import annotation_file
 from src import evaluate, fit
 from src.backbones import LambdaResNet, Perceiver, ResNet, ViT
 from src.detection_metrics import SHARES, DetectionMetrics, annotated
-from src.tasks import Detection
+from src.tasks import Classification, Detection
 from src.tasks.detection import in_original, to_learn
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "composed_resnet.yaml")
@@ -226,6 +226,8 @@ def test_what_does_not_fit_is_refused_in_one_line(scenes):
         detector(spec, anchor_sizes=(8, 16))
     with pytest.raises(UserError, match="needs data with boxes and masks"):
         detector(Digits(bands=1).spec)
+    with pytest.raises(UserError, match=r"these have boxes and masks: use src\.tasks\.Detection"):
+        Classification(spec, partial(Perceiver, num_latents=4, latent_dim=8))
 
 
 def small_run(tmp_path: Path, *options: str) -> Path:

@@ -58,12 +58,13 @@ def textbook(model: Perceiver, inputs: dict[str, ByteArray], cross_heads: int, s
         return x + block.down(F.gelu(block.up(block.norm(x))))
 
     for cross_set, latent_set in zip(model.cross_weights, model.latent_weights, strict=True):
-        cross = model.cross[cross_set]
-        normed = cross.norm_inputs(elements)
-        query = cross.query(cross.norm_latents(x))
-        read = attend(query, cross.key(normed), cross.value(normed), cross_heads, mask)
-        x = mlp(cross.mlp, x + cross.out(read))
-        for block in model.transformers[latent_set]:
+        if cross_set is not None:
+            cross = model.cross[cross_set]
+            normed = cross.norm_inputs(elements)
+            query = cross.query(cross.norm_latents(x))
+            read = attend(query, cross.key(normed), cross.value(normed), cross_heads, mask)
+            x = mlp(cross.mlp, x + cross.out(read))
+        for block in () if latent_set is None else model.transformers[latent_set]:
             query, key, value = block.query_key_value(block.norm(x)).chunk(3, -1)
             x = mlp(block.mlp, x + block.out(attend(query, key, value, self_heads, None)))
     return x
@@ -222,6 +223,7 @@ def test_hiding_every_element_of_an_example_gives_finite_outputs_and_gradients(i
         {"latent_weights": [1, 1, 1]},
         {"latent_weights": [0, 1, 1, 1]},
         {"latent_weights": [0, -1, 0]},
+        {"cross_weights": [None, None, None]},
         {"self_heads": 5},
         {"modality_dropout": {"smell": 0.5}},
     ],
@@ -229,6 +231,18 @@ def test_hiding_every_element_of_an_example_gives_finite_outputs_and_gradients(i
 def test_wrong_options_raise_user_error(image_spec, options):
     with pytest.raises(UserError, match=next(iter(options))):
         Perceiver(image_spec, **{**SMALL, **options})
+
+
+@pytest.mark.parametrize(
+    ("cross_weights", "latent_weights"), [([0, 1, None], [None, 0, 0]), ([0, None, 1], [0, 0, None])]
+)
+def test_iterations_may_lack_a_cross_attend_or_a_latent_transformer(image_spec, cross_weights, latent_weights):
+    """As in the ablation that puts all cross-attends at the start."""
+    weights = {"cross_attends": 3, "cross_weights": cross_weights, "latent_weights": latent_weights}
+    model = build(image_spec, cross_heads=1, self_heads=2, **weights)
+    assert_equals_textbook(model, double_inputs(image_spec), 1, 2)
+    maps = model.attention_maps(double_inputs(image_spec), iterations=(0, 1))
+    assert maps["image"].shape[1] == 2  # of the two that read
 
 
 def test_weight_sets_in_between_are_expressible(image_spec):

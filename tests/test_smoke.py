@@ -25,6 +25,7 @@ from datamodules.shards import write_shards
 from datamodules.speech import LANGUAGES
 from src import fit
 
+pytestmark = pytest.mark.smoke
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 SMALLER = {

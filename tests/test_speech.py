@@ -110,6 +110,8 @@ def test_shapes_are_those_of_the_spec_and_windows_share_a_key(folder):
     spec = data.spec.modalities["audio"]
     assert batch.inputs["audio"].values.shape == (6, spec.elements, spec.channels) == (6, 128, 128)
     assert batch.target.shape == (6,)
+    counts = [LanguageId(str(folder), eval_clips=n).describe()["splits"]["test"]["samples"] for n in (1, 3)]
+    assert counts[0] == counts[1] == len(data.split("test").keys) // 3  # clips are counted, not windows
 
 
 def test_training_windows_are_random_and_the_same_for_any_workers(folder):

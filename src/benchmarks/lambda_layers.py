@@ -142,6 +142,7 @@ def run_layers(rounds: int) -> pd.DataFrame:
                     "ratio_to_conv": seconds[1][name] / seconds[1]["conv 3x3"],
                 }
             )
+        save(rows, "lambda_layers", finished=False)
     return save(rows, "lambda_layers")
 
 
@@ -171,6 +172,7 @@ def run_peers(rounds: int) -> pd.DataFrame:
                     "memory_ratio": memory[who] / min(m for w, m in memory.items() if w != "ours"),
                 }
             )
+        save(rows, "lambda_peers", finished=False)
     return save(rows, "lambda_peers")
 
 
@@ -231,6 +233,7 @@ def run_efficientnet(rounds: int) -> pd.DataFrame:
             row["published_top1"] = top1
             row |= {f"{k}_speedup": pair[1][f"{k}_s"] / row[f"{k}_s"] for k in ("forward", "forward_backward")}
         rows += pair
+        save(rows, "lambda_efficientnet", finished=False)
     return save(rows, "lambda_efficientnet")
 
 

@@ -56,7 +56,9 @@ def peak_bytes(make_step: Callable[..., Callable[[], object]], *args) -> int:
     make_step(*args), which must be importable, builds everything and returns the step. The step runs once before, so that
     gradients and libraries' buffers count to what lay there. On a GPU its allocator tells; on a CPU the kernel.
     """
-    context = multiprocessing.get_context("spawn")
+    # a process that has imported what is measured and done nothing else forks the others, which so start at once
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([make_step.__module__])
     # small thresholds, so that freed tensors go back to the kernel and its count is that of live ones
     os.environ.update(MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
     try:
@@ -96,14 +98,16 @@ def hardware() -> dict[str, str | int]:
     return {"hardware": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
-def save(rows: list[dict], name: str) -> pd.DataFrame:
-    """Write rows as results/<name>_<hardware>.csv and print them; hardware and threads go into every row."""
+def save(rows: list[dict], name: str, finished: bool = True) -> pd.DataFrame:
+    """Write rows as results/<name>_<hardware>.csv, hardware and threads in every row; print them when they are all there."""
     where = hardware()
     frame = pd.DataFrame([{**row, **where} for row in rows])
     slug = re.sub(r"[^a-z0-9]+", "-", f"{where['hardware']} {where['threads']} threads".lower()).strip("-")
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}_{slug}.csv"
     frame.to_csv(path, index=False, float_format="%.6g")
+    if not finished:
+        return frame
     shown = frame.drop(columns=list(where))
     with pd.option_context("display.width", 200, "display.max_columns", None, "display.max_colwidth", 40):
         print(shown.to_string(index=False, float_format=lambda value: f"{value:.4g}"))

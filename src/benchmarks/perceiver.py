@@ -157,8 +157,7 @@ def make_training_step(make: Callable[..., tuple[nn.Module, partial[Tensor]]], *
 
 def run(shapes: list[str] | None = None, rounds: int = 3) -> pd.DataFrame:
     """Forward, forward + backward (medians), peak memory and parameters; ratios to the best peer."""
-    rows: list[dict] = []
-    frame = pd.DataFrame()
+    rows = []
     for name in shapes or SHAPES:
         shape = SHAPES[name]
         made = {who: make(shape) for who, make in implementations().items()}
@@ -190,5 +189,5 @@ def run(shapes: list[str] | None = None, rounds: int = 3) -> pd.DataFrame:
                 if who in parameters:
                     row |= {f"{k}_ratio": t[who] / min(t[p] for p in peers) for k, t in seconds.items()}
             rows.append(row)
-        frame = save(rows, "perceiver")  # after every shape, since the large ones take minutes
-    return frame
+        save(rows, "perceiver", finished=False)  # after every shape, since the large ones take minutes
+    return save(rows, "perceiver")

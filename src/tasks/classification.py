@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 from torchmetrics import Metric
 
-from datamodules import Batch, ByteArray, DataSpec
+from datamodules import Batch, ByteArray, DataSpec, UserError
 from src.metrics import MultiLabelMetrics, SingleLabelMetrics
 from src.optim import Schedule
 from src.tasks.base import Task
@@ -37,6 +37,10 @@ class Classification(Task):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(data_spec, backbone, optimizer, schedule)
+        if data_spec.task == "detection":
+            raise UserError(
+                "Classification needs data with labels, these have boxes and masks: use src.tasks.Detection"
+            )
         self.label_smoothing = label_smoothing
         self.dropout = nn.Dropout(dropout)
         width: Any = self.backbone.num_features
