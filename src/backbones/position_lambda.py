@@ -34,14 +34,17 @@ def read_positions(queries: Tensor, table: Tensor, values: Tensor) -> Tensor:
 
 
 def tile_shape(queries: Sequence[int], context: Sequence[int], table: Sequence[int], rows: int, most: int) -> list[int]:
-    """Queries of one tile along each axis: the first axes are halved until its `rows` scores per pair are at most `most`."""
+    """Queries of one tile along each axis: the axis that saves most pairs is halved, the first of equals, until the tile's
+    `rows` scores per pair of query and context element are at most `most`."""
+
+    def pairs(tile: Sequence[int]) -> int:
+        seen = (min(m, t + r - 1) for m, t, r in zip(context, tile, table, strict=True))
+        return prod(tile) * prod(seen)
+
     tile = list(queries)
-    for axis in range(len(tile)):
-        while tile[axis] > 1:
-            seen = prod(min(m, t + r - 1) for m, t, r in zip(context, tile, table, strict=True))
-            if rows * prod(tile) * seen <= most:
-                return tile
-            tile[axis] = -(-tile[axis] // 2)
+    while rows * pairs(tile) > most and max(tile) > 1:
+        halved = [[*tile[:axis], -(-t // 2), *tile[axis + 1 :]] for axis, t in enumerate(tile) if t > 1]
+        tile = min(halved, key=pairs)
     return tile
 
 

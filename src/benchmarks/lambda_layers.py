@@ -253,7 +253,8 @@ def plot(frame: pd.DataFrame) -> None:
     for axis, column, label in zip(
         axes, ("forward_backward_s", "peak_mib"), ("seconds a training step", "peak MiB"), strict=True
     ):
-        frame.pivot(index="grid", columns="layer", values=column)[list(frame["layer"].unique())].plot.bar(
+        bars = frame.pivot(index="grid", columns="layer", values=column)
+        bars.loc[frame["grid"].unique(), frame["layer"].unique()].plot.bar(
             ax=axis, logy=True, width=0.8, legend=axis is axes[1], rot=0
         )
         axis.set(xlabel="", ylabel=label)
