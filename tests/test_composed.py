@@ -5,6 +5,7 @@ from argparse import Namespace
 import numpy as np
 import pytest
 from PIL import Image
+from test_detection_data import targets
 
 from datamodules import UserError
 from datamodules.detection import Composed
@@ -12,16 +13,6 @@ from datamodules.instances import annotation_file
 from datamodules.sources import composed
 
 SCENES = (40, 6, 20)
-
-
-def targets(data: Composed, split: str) -> dict[str, dict]:
-    batches = [data.flatten(compact) for compact in data.loader(split)]
-    return {
-        key: target
-        for batch in batches
-        for key, target, weight in zip(batch.keys, batch.target, batch.weight, strict=True)
-        if weight
-    }
 
 
 @pytest.fixture(scope="module")
