@@ -11,7 +11,7 @@ DEBIAN_DATA := dataset-fashion-mnist sweethome3d-furniture \
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-quickstart: $(READY) ## train a Perceiver on sight and sound and print what it reached (5 minutes)
+quickstart: $(READY) ## train a Perceiver on sight and sound and print what it reached (5 to 7 minutes)
 	$(BIN)/python -m src.fit --config configs/quickstart.yaml
 
 test: $(READY) ## all tests but smoke's, on all cores
