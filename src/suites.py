@@ -4,7 +4,8 @@ experiment of the runs: the suite's name, `NAME` of configs/suites/NAME.yaml. Ke
   source         paper and table of the published figures
   seeds          of every cell
   budget         max_epochs, max_steps or max_time of every cell; the configs' own where left out
-  cells          a list of name, config (a file of configs/, without .yaml), overrides and published
+  cells          a list of name, config (a file of configs/, without .yaml), overrides, published, and after: the name of
+                 a cell whose runs this one reads
   published_for  figures of models without a cell: from their name to what was published
 overrides: from an option, as on src.fit's command line without --, to its value; {seed} and {runs_dir} in it are the run's.
 published: {metric: {version: value}}. v1 is the first version of the paper, v2 the final one; top1, map and AP in %,
@@ -35,6 +36,7 @@ class Cell:
     config: Path
     overrides: dict[str, Any]
     published: Figures
+    after: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,13 @@ class Suite:
     seeds: tuple[int, ...]
     budget: dict[str, Any]
     published_for: dict[str, Figures]
+
+    def waves(self) -> list[list[Cell]]:
+        """The cells in groups, each of which may run at once when those before it have finished."""
+        depth: dict[str, int] = {}
+        for cell in self.cells:  # `after` names an earlier one
+            depth[cell.name] = 0 if cell.after is None else depth[cell.after] + 1
+        return [[cell for cell in self.cells if depth[cell.name] == wave] for wave in range(max(depth.values()) + 1)]
 
     def options(self, cell: Cell, seed: int, runs_dir: Path) -> list[str]:
         """What src.fit is told of a run: its config, where it is kept, the budget and the overrides."""
@@ -72,6 +81,10 @@ def load_suite(path: Path) -> Suite:
     names = [cell.name for cell in cells]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{path}: two cells are called {twice[0]}: name every cell once")
+    for number, cell in enumerate(cells):
+        if cell.after is not None and cell.after not in names[:number]:
+            near = suggest(cell.after, names[:number])
+            raise UserError(f"{path}, cell {cell.name}: no cell before it is called {cell.after!r}{near}")
     others = {
         name: read_figures(f"{path}, {name}", figures) for name, figures in (content.get("published_for") or {}).items()
     }
@@ -101,7 +114,7 @@ def read_keys(where: object, content: Any, needed: tuple[str, ...], others: tupl
 
 
 def read_cell(path: Path, number: int, content: Any) -> Cell:
-    content = read_keys(f"{path}, cell {number}", content, ("name", "config"), ("overrides", "published"))
+    content = read_keys(f"{path}, cell {number}", content, ("name", "config"), ("overrides", "published", "after"))
     name, configs = str(content["name"]), path.parent.parent
     config = configs / f"{content['config']}.yaml"
     if not config.is_file():
@@ -110,7 +123,8 @@ def read_cell(path: Path, number: int, content: Any) -> Cell:
     overrides = content.get("overrides") or {}
     if not isinstance(overrides, dict):
         raise UserError(f"{path}, cell {name}: overrides {overrides!r} should map options to values")
-    return Cell(name, config, overrides, read_figures(f"{path}, cell {name}", content.get("published") or {}))
+    published = read_figures(f"{path}, cell {name}", content.get("published") or {})
+    return Cell(name, config, overrides, published, content.get("after"))
 
 
 def read_figures(where: str, content: Any) -> Figures:

@@ -43,6 +43,7 @@ def write(configs: Path, content: object) -> Path:
         ({"cells": [GOOD["cells"][0] | {"published": {"top1": 5}}]}, "cell small, top1: expected the keys v1, v2, found 5"),
         ({"cells": [GOOD["cells"][0] | {"published": {"top1": {"v3": 5}}}]}, "unknown key 'v3'"),
         ({"cells": [GOOD["cells"][0] | {"published": {"top1": {"v1": "good"}}}]}, "should be numbers"),
+        ({"cells": [GOOD["cells"][0] | {"after": "smal"}]}, "cell small: no cell before it is called 'smal'"),
         ({"source": None}, "lacks source"),
     ],
 )  # fmt: skip
@@ -94,7 +95,7 @@ def test_the_runner_skips_what_is_finished_goes_on_after_what_breaks_and_says_so
         suite.main([str(path), "--runs_dir", str(runs), "--seeds", "5"])
     assert stopped.value.code == 1
     said = capfd.readouterr().err
-    assert "1 of 2 runs broke:\nbroken seed 5: python -m src.fit --config" in said
+    assert "1 of 2 runs broke:\ntiny: broken, seed 5: python -m src.fit --config" in said
     assert "has no option 'band': did you mean bands?" in said
     results = runs / "tiny" / "small" / "seed5" / "results.json"
     assert json.loads(results.read_text())["epochs"] == 1
@@ -107,3 +108,18 @@ def test_the_runner_skips_what_is_finished_goes_on_after_what_breaks_and_says_so
 def test_an_unknown_cell_is_named(configs):
     with pytest.raises(UserError, match=r"suite tiny has no cell 'smal': did you mean small"):
         suite.main([str(write(configs, GOOD)), "--cells", "smal"])
+
+
+def test_cells_that_read_others_come_after_them_and_several_run_at_a_time(configs, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    cells = [{"name": name, "config": "digits_perceiver"} for name in ("first", "alone", "last")]
+    cells[2]["after"] = "first"
+    path = write(configs, GOOD | {"budget": {"max_steps": 2}, "cells": cells})
+    assert [[cell.name for cell in wave] for wave in load_suite(path).waves()] == [["first", "alone"], ["last"]]
+    runs = suite.main([str(path), "--runs_dir", str(tmp_path / "runs"), "--jobs", "2"])
+    assert [run.folder.parent.name for run in runs] == ["first", "alone", "last"]
+    began = {run.folder.parent.name: (run.folder / "config.yaml").stat().st_mtime for run in runs}
+    assert began["last"] > (runs[0].folder / "results.json").stat().st_mtime
+    said = capfd.readouterr().out
+    assert "2/2  tiny: " in said
+    assert "1/1  tiny: last, seed 0: done, 0:00 left" in said
