@@ -21,7 +21,20 @@ class Throughput(Callback):
 
     def __init__(self) -> None:
         self.samples, self.seconds, self.steps = 0, 0.0, 0
-        self._since = perf_counter()
+        self.wall_before = 0.0  # seconds that earlier parts of the run took
+        self._since = self._began = perf_counter()
+
+    @property
+    def wall_time(self) -> float:
+        """Seconds that the run has taken, without those between its parts."""
+        return self.wall_before + perf_counter() - self._began
+
+    def state_dict(self) -> dict:
+        return {"samples": self.samples, "seconds": self.seconds, "wall_time": self.wall_time}
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        self.samples, self.seconds = state_dict["samples"], state_dict["seconds"]
+        self.wall_before = state_dict["wall_time"]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._since = perf_counter()
@@ -118,11 +131,6 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def checkpoints(folder: Path, monitor: str) -> list[Callback]:
-    """last.ckpt, which the results are measured on, and best.ckpt, the best by the validation split."""
-    place = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
-    return [
-        # not save_last, which Lightning writes only where the best one is written
-        ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **place),
-        ModelCheckpoint(filename="best", monitor=f"val/{monitor}", mode="max", **place),
-    ]
+def best_checkpoint(folder: Path, monitor: str) -> Callback:
+    """best.ckpt, the best by the validation split."""
+    return ModelCheckpoint(folder, "best", monitor=f"val/{monitor}", mode="max", enable_version_counter=False)

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
+import re
+import secrets
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from datamodules import ByteArrayDataModule
-from src.callbacks import RunProgress, Throughput, checkpoints
+from src.callbacks import RunProgress, Throughput, best_checkpoint
 from src.mistakes import is_mistake, one_line
-from src.runs import Run
+from src.recovery import STOPPED, Recovery
+from src.runs import Run, load_checkpoint
+from src.strategies import make_strategy
+from src.trust import check_configs
 
 # DataSpec is handed over whole, from the datamodule; its fields are no options
 set_parsing_settings(subclasses_enabled=["is_pure_dataclass"])
@@ -57,19 +64,37 @@ class ByteBenchCLI(LightningCLI):
         parser.add_argument("--experiment", default="default", help="runs of one question: a folder, and W&B's group")
         parser.add_argument("--cell", default="run", help="what is compared in it: a folder, and W&B's job type")
         parser.add_argument("--runs_dir", default="runs", help="where run folders lie")
+        parser.add_argument(
+            "--resume", type=Literal["auto"], help="auto: go on where the run of this name was stopped, if there is one"
+        )
+        parser.add_argument("--compile", type=bool, default=False, help="torch.compile the backbone")
+        parser.add_argument(
+            "--trust",
+            type=list[str],
+            default=[],
+            help="packages besides ByteBench's own that configs may name code of",
+        )
         parser.add_argument("--tags", type=list[str], default=[], help="W&B's tags")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("data.spec", "model.init_args.data_spec", apply_on="instantiate")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        check_configs(args, trusted_of(args))
+        super().parse_arguments(parser, args)
+
     def instantiate_classes(self) -> None:
         seed = self.config["seed_everything"]
+        self.wandb_id = secrets.token_hex(4)
         self.run = Run(Path(self.config["runs_dir"], self.config["experiment"], self.config["cell"], f"seed{seed}"))
         super().instantiate_classes()
+        if self.config["compile"]:
+            self.model.backbone.compile()
 
     def instantiate_trainer(self, **kwargs) -> L.Trainer:
         """The trainer of the config, with what every run needs: records, checkpoints, progress, W&B."""
         config: dict[str, Any] = dict(self.config_init["trainer"])
         callbacks, loggers = as_list(config.pop("callbacks")), as_list(config.pop("logger"))
+        config["strategy"] = make_strategy(config["strategy"])
         callbacks.append(RunProgress())
         if not self.recording:
             config.update(enable_checkpointing=False, logger=False, callbacks=callbacks)
@@ -77,7 +102,10 @@ class ByteBenchCLI(LightningCLI):
         self.throughput = Throughput()
         callbacks.append(self.throughput)
         if config["enable_checkpointing"] is not False:
-            callbacks += checkpoints(self.run.folder, self.model.monitor)
+            place = self.run.folder / "checkpoints"
+            self.recovery = Recovery(place)
+            # in this order: what is saved last knows of the best
+            callbacks += [best_checkpoint(place, self.model.monitor), self.recovery]
         config.update(default_root_dir=str(self.run.folder), logger=[*loggers, *self.loggers()], callbacks=callbacks)
         return L.Trainer(**config, **kwargs)
 
@@ -86,7 +114,10 @@ class ByteBenchCLI(LightningCLI):
         os.environ.setdefault("WANDB_MODE", "offline")
         os.environ.setdefault("WANDB_SILENT", "true")
         cell, seed = self.config["cell"], self.config["seed_everything"]
-        wandb = WandbLogger(
+        # a run that goes on does so in W&B too
+        if self.config["resume"] and (self.run.folder / "environment.json").is_file() and not self.run.finished:
+            self.wandb_id = self.run.read("environment.json")["wandb_id"]
+        logger = WandbLogger(
             name=f"{cell}-seed{seed}",
             save_dir=str(self.run.folder),
             project="bytebench",
@@ -94,15 +125,39 @@ class ByteBenchCLI(LightningCLI):
             job_type=cell,
             tags=self.config["tags"],
             config=self.full_config(),
+            id=self.wandb_id,
+            resume="allow",
         )
-        wandb._wandb_init.pop("anonymous", None)  # Lightning passes it always, W&B warns of it always
-        return [CSVLogger(str(self.run.folder), name="", version=""), wandb]
+        logger._wandb_init.pop("anonymous", None)  # Lightning passes it always, W&B warns of it always
+        self.csv = CSVLogger(str(self.run.folder), name="", version="")
+        return [self.csv, logger]
+
+    def restore_metrics(self, checkpoint: Path) -> None:
+        """Put back into metrics.csv, which the logger begins anew, what was logged up to a checkpoint."""
+        step = load_checkpoint(checkpoint)["global_step"]
+        with open(self.run.folder / "metrics.csv", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+        for row in rows:
+            self.csv.experiment.log_metrics({k: v for k, v in row.items() if v != "" and k != "step"}, int(row["step"]))
+        self.csv.save()
 
     def full_config(self) -> dict:
         """The whole configuration as plain values, linked ones included; it can be given to --config again."""
         config = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_none=False))
+        for name in ("resume", "trust"):  # of this command, not of the run
+            del config[name]
         config["model"]["init_args"]["data_spec"] = self.datamodule.spec.to_dict()
         return config
+
+
+def trusted_of(args: Sequence[str]) -> list[str]:
+    """What --trust names on the command line."""
+    words = [
+        word.partition("=")[2] or following
+        for word, following in zip(args, [*args[1:], ""], strict=True)
+        if word.partition("=")[0] == "--trust"
+    ]
+    return [name for word in words for name in re.findall(r"\w+", word)]
 
 
 def as_list(value: object) -> list:
@@ -118,6 +173,8 @@ def run_command(main: Callable[[list[str]], object]) -> None:
     quiet_libraries()
     try:
         main([arg for arg in args if arg != "--debug"])
+    except SIGTERMException:  # in evaluation; training, which has something to save, ends by itself
+        sys.exit(STOPPED)
     except Exception as error:
         if debug or not is_mistake(error):
             raise

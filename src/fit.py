@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from time import perf_counter
-
 import wandb
 
 from src.cli import ByteBenchCLI, run_command
@@ -17,21 +15,30 @@ config can be changed on the command line: --trainer.max_epochs 3 --data.batch_s
 
 def main(args: list[str] | None = None) -> dict:
     """Train and test; returns what results.json holds."""
-    began = perf_counter()
     cli = ByteBenchCLI(args or [], DESCRIPTION)
     model, data, trainer, run = cli.model, cli.datamodule, cli.trainer, cli.run
     data.prepare_data()
     model.setup("fit")
+    if cli.config["resume"] and run.finished:
+        print(f"{run.folder} has finished")
+        print_runs([run])
+        return run.read("results.json")
+    checkpoint = run.newest_checkpoint() if cli.config["resume"] else None
     # data, and weights to probe, that are missing end the command here, before an older run is moved
-    run.begin(cli.full_config(), {**data.describe(), "spec": data.spec.to_dict()})
+    record = (cli.full_config(), {**data.describe(), "spec": data.spec.to_dict()}, cli.wandb_id)
+    if checkpoint is None:
+        run.begin(*record)
+    else:
+        run.go_on(*record)
+        cli.restore_metrics(checkpoint)
     parameters = sum(p.numel() for p in model.parameters())
     flops = model.count_flops()
     if trainer.is_global_zero:
         backbone = type(model.backbone).__name__
         print(f"{backbone} on {type(data).__name__}: {parameters:,} parameters, {flops / 1e6:,.1f} MFLOPs an example")
 
-    trainer.fit(model, data)
-    validated = metrics_of(trainer, "val")
+    trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+    validated = metrics_of(trainer, "val") or cli.recovery.validated
     trainer.test(model, data, verbose=False)
 
     results = {
@@ -46,7 +53,7 @@ def main(args: list[str] | None = None) -> dict:
         "steps": trainer.global_step,
         "bad_samples": len(data.bad_samples),
         "peak_memory": peak_memory(),
-        "wall_time_seconds": perf_counter() - began,
+        "wall_time_seconds": cli.throughput.wall_time,
     }
     if model.predictions is not None:
         run.write("predictions.json", model.predictions)

@@ -2,12 +2,13 @@
 
 runs/<experiment>/<cell>/seed<k>/
   config.yaml         the complete configuration; `python -m src.fit --config` takes it again
-  environment.json    git commit, packages, hardware, torch's switches
+  environment.json    git commit, packages, hardware, torch's switches, W&B's id of the run; where a run went on after a stop,
+                      environment.1.json, environment.2.json, ... say the same of the later parts
   data.json           fingerprint of the data's bytes, size and membership of the splits, the data spec
   metrics.csv         losses and metrics over training
   results.json        final metrics with their sample counts, parameters, FLOPs, samples/s, peak memory, wall time
   predictions.json    detection only: what was found in the test images, in COCO's format of results
-  checkpoints/        last.ckpt, best.ckpt
+  checkpoints/        last.ckpt, the one before it as previous.ckpt, best.ckpt
   wandb/              W&B's files
 """
 
@@ -30,6 +31,11 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules import UserError
 
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+# What may change between the parts of a run: where and how it is computed, not what
+PLACES = {f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar")}
+PLACES |= {"runs_dir", "data.init_args.num_workers", "data.init_args.data_dir"}
+
 
 @dataclass(frozen=True)
 class Run:
@@ -38,7 +44,7 @@ class Run:
     folder: Path
 
     @rank_zero_only
-    def begin(self, config: dict, data: dict) -> None:
+    def begin(self, config: dict, data: dict, wandb_id: str) -> None:
         """Make the folder, with config.yaml, data.json and environment.json. An older run of that name is kept as
         seed<k>.1, .2, ..."""
         folder = self.folder
@@ -51,7 +57,39 @@ class Run:
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         self.write("data.json", data)
-        self.write("environment.json", environment())
+        self.write("environment.json", {"wandb_id": wandb_id, **environment()})
+
+    def go_on(self, config: dict, data: dict, wandb_id: str) -> None:
+        """Note that the run goes on here. Raises UserError where config or data are not those it began with."""
+        began = flat(yaml.safe_load((self.folder / "config.yaml").read_text()))
+        now = flat(config)
+        for name in sorted(began.keys() | now.keys()):
+            if began.get(name) != now.get(name) and name not in PLACES:
+                raise UserError(
+                    f"{self.folder} began with {name} {began.get(name)}, this is {now.get(name)}: give the options it began "
+                    "with, or another --cell"
+                )
+        if data != self.read("data.json"):
+            raise UserError(f"{self.folder} began on other data (see its data.json): give those, or another --cell")
+        number = 1 + len(list(self.folder.glob("environment.*.json")))
+        self.write(f"environment.{number}.json", {"wandb_id": wandb_id, **environment()})
+
+    @property
+    def finished(self) -> bool:
+        return (self.folder / "results.json").is_file()
+
+    def newest_checkpoint(self) -> Path | None:
+        """What the run can go on from: last.ckpt or, with a warning, the one before it if that cannot be read."""
+        for name in (LAST, PREVIOUS):
+            path = self.folder / "checkpoints" / name
+            if path.is_file():
+                try:
+                    load_checkpoint(path)
+                except UserError as error:
+                    print(f"warning: {error}; trying the one before it", file=sys.stderr)
+                else:
+                    return path
+        return None
 
     @rank_zero_only
     def write(self, name: str, content: dict | list) -> None:
@@ -73,6 +111,14 @@ class Run:
     def weights(self, checkpoint: str = "last") -> dict:
         """The model's tensors of a checkpoint."""
         return load_checkpoint(self.folder / "checkpoints" / f"{checkpoint}.ckpt")["state_dict"]
+
+
+def flat(config: dict, prefix: str = "") -> dict:
+    """Nested mappings as one, its keys joined by dots."""
+    found: dict = {}
+    for name, value in config.items():
+        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
+    return found
 
 
 def load_checkpoint(path: Path) -> dict:

@@ -1,21 +1,23 @@
-"""Run all cells of a suite, one after another: `python -m src.suite configs/suites/permuted_fashion_mnist.yaml`."""
+"""Run all cells of a suite, here, on Ray or under SLURM: `python -m src.suite configs/suites/permuted_fashion_mnist.yaml`."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from datamodules import UserError
 from src.cli import run_command
-from src.engines import Work, run_here
+from src.engines import Work, run_here, run_on_ray, submit_to_slurm
 from src.mistakes import Parser, suggest
 from src.report.table import print_runs
 from src.runs import Run
 from src.suites import Cell, Suite, load_suite
 
 DESCRIPTION = """Train and test every cell of a suite with every seed, each in a process of its own. What has finished is
-skipped, so that the same command goes on where it was stopped; what breaks is named at the end."""
+skipped and what was stopped goes on, so that the same command goes on where it was; what breaks is named at the end."""
 
 
 def main(args: list[str] | None = None) -> list[Run]:
@@ -24,20 +26,36 @@ def main(args: list[str] | None = None) -> list[Run]:
     parser.add_argument("suite", type=Path, help="a file of configs/suites")
     parser.add_argument("--seeds", type=int, nargs="+", help="these seeds instead of the suite's")
     parser.add_argument("--cells", nargs="+", help="these cells alone")
-    parser.add_argument("--jobs", type=int, default=1, help="how many runs at a time, sharing the cores (default: 1)")
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="where run folders lie")
+    parser.add_argument("--jobs", type=int, default=1, help="how many runs at a time, sharing the cores (default: 1)")
+    parser.add_argument("--on", choices=("here", "ray", "slurm"), default="here", help="who runs them (default: here)")
+    parser.add_argument("--cpus", type=float, default=1, help="Ray: cores for a run (default: 1)")
+    parser.add_argument("--gpus", type=float, default=0, help="Ray: GPUs for a run (default: 0)")
+    parser.add_argument(
+        "--sbatch", default="", help="SLURM: options of sbatch, such as '--gpus-per-node 1 --time 8:00:00'"
+    )
+    parser.add_argument("--task", type=int, help="become this run of the suite, by its number: what a SLURM job does")
     options = parser.parse_args(args)
+    if options.jobs < 1:
+        parser.error(f"--jobs {options.jobs} is below 1")
     suite = load_suite(options.suite)
     chosen = chosen_cells(suite, options.cells)
-    seeds = options.seeds or suite.seeds
+    works = list(all_works(suite, options.seeds or suite.seeds, options.runs_dir))
+    if options.task is not None:
+        become(works, options.task)
+    waves = [[work for cell, work in works if cell in wave and cell in chosen] for wave in suite.waves()]
+    waiting = [[work for work in wave if not run_of(work).finished] for wave in waves]
+    if options.on == "slurm":
+        again = [str(options.suite), "--runs_dir", str(options.runs_dir)]
+        again += ["--seeds", *map(str, options.seeds)] if options.seeds else []
+        submit_to_slurm([wave for wave in waiting if wave], again, options.sbatch)
+        return []
     broken: list[Work] = []
-    for wave in suite.waves():
-        cells = [cell for cell in wave if cell in chosen]
-        works = [make_work(suite, cell, seed, options.runs_dir) for cell in cells for seed in seeds]
-        waiting = [work for work in works if not is_finished(run_of(work))]
-        broken += [work for work, status in run_here(waiting, options.jobs) if status]
-    runs = [run_of(make_work(suite, cell, seed, options.runs_dir)) for cell in chosen for seed in seeds]
-    finished = [run for run in runs if is_finished(run)]
+    for wave in waiting:
+        ended = run_on_ray(wave, options.cpus, options.gpus) if options.on == "ray" else run_here(wave, options.jobs)
+        broken += [work for work, status in ended if status]
+    runs = [run_of(work) for wave in waves for work in wave]
+    finished = [run for run in runs if run.finished]
     if finished:
         print_runs(finished)
     if broken:
@@ -47,17 +65,25 @@ def main(args: list[str] | None = None) -> list[Run]:
     return finished
 
 
-def make_work(suite: Suite, cell: Cell, seed: int, runs_dir: Path) -> Work:
-    log = runs_dir / suite.name / cell.name / f"seed{seed}.log"
-    return Work(f"{suite.name}: {cell.name}, seed {seed}", suite.options(cell, seed, runs_dir), log)
+def all_works(suite: Suite, seeds: list[int] | tuple[int, ...], runs_dir: Path) -> Iterator[tuple[Cell, Work]]:
+    """What there is to run, numbered over the whole suite."""
+    for cell in suite.cells:
+        for seed in seeds:
+            name, log = f"{suite.name}: {cell.name}, seed {seed}", runs_dir / suite.name / cell.name / f"seed{seed}.log"
+            number = suite.cells.index(cell) * len(seeds) + seeds.index(seed)
+            yield cell, Work(number, name, [*suite.options(cell, seed, runs_dir), "--resume", "auto"], log)
+
+
+def become(works: list[tuple[Cell, Work]], number: int) -> None:
+    """Replace this process by one run, so that it gets the signals itself."""
+    if not 0 <= number < len(works):
+        raise UserError(f"--task {number}: the suite has runs 0 to {len(works) - 1}")
+    command = works[number][1].command
+    os.execv(command[0], command)
 
 
 def run_of(work: Work) -> Run:
     return Run(work.log.with_suffix(""))
-
-
-def is_finished(run: Run) -> bool:
-    return (run.folder / "results.json").is_file()
 
 
 def chosen_cells(suite: Suite, names: list[str] | None) -> list[Cell]:

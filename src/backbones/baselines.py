@@ -58,6 +58,12 @@ class TimmImageNetwork(nn.Module):
         picture = unflatten(inputs[self.modality], self.positions)
         return self.network.forward_intermediates(picture, indices=4, intermediates_only=True)
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """What is sharded one by one: the parts of what timm has put in sequences."""
+        sequences = [child for child in self.network.children() if isinstance(child, nn.Sequential)]
+        return [block for sequence in sequences for block in sequence.children()]
+
     def receptive_field(self) -> int:
         """Pixels that the first layer's units can see."""
         return self.first_layer_pixels

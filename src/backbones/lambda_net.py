@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +96,12 @@ class LambdaNet(nn.Module):
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
         """Byte arrays to the features of all towers, each averaged over its elements: (B, modalities, D)."""
         return torch.stack([tower(inputs[name]) for name, tower in self.towers.items()], dim=1)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """What is sharded one by one."""
+        towers: Any = self.towers.values()
+        return [block for tower in towers for block in tower.blocks]
 
     def receptive_field(self) -> int:
         """Elements that the first lambda layer's units can see: all of their modality's; of all modalities together."""

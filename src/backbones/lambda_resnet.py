@@ -113,6 +113,11 @@ class LambdaResNet(nn.Module):
             maps.append(x)
         return maps
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """What is sharded one by one; the blocks of a stage may share their embeddings."""
+        return list(self.stages)
+
     def receptive_field(self) -> int:
         """Pixels that the first layer's units can see."""
         return RESNET_STEM_PIXELS

@@ -97,6 +97,11 @@ class Perceiver(nn.Module):
                 latents = self.run(self_attend, latents)
         return latents
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """What is sharded one by one."""
+        return [*self.cross, *(block for transformer in self.transformers for block in transformer.children())]
+
     def iterations(self) -> Iterator[tuple[Any, Any]]:
         """The cross-attend and the latent transformer of every iteration, by the numbers of their weight sets; or None."""
         for cross_set, latent_set in zip(self.cross_weights, self.latent_weights, strict=True):

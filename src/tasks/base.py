@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from copy import deepcopy
@@ -17,7 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics import Metric
 
 from datamodules import Batch, ByteArray, DataSpec
+from datamodules.order import hashed_seed
 from src.optim import Constant, Schedule
+from src.strategies import shard, synchronise_batch_norms
 
 
 class Task(L.LightningModule):
@@ -25,12 +28,14 @@ class Task(L.LightningModule):
 
     monitor: the metric, on the validation split, that the best checkpoint has most of.
     predictions: of the last test, for the run folder; None where a task keeps none.
+    resumes_inside_epochs: whether a run may go on from the middle of an epoch.
     """
 
     monitor: str
     val_metrics: Metric
     test_metrics: Metric
     predictions: list[dict] | None = None
+    resumes_inside_epochs = True
 
     def __init__(
         self,
@@ -45,6 +50,17 @@ class Task(L.LightningModule):
         self.make_optimizer = lambda parameters: optimizer(parameters)
         self.schedule = schedule or Constant()
         self.backbone = backbone(data_spec)
+
+    def configure_model(self) -> None:
+        """Make one model of the ranks' copies or shards, where there are several."""
+        synchronise_batch_norms(self)
+        if self.device_mesh is not None:
+            shard(self, self.device_mesh)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Dropout and the like are functions of seed, epoch, step and rank: a run that goes on draws what it would have."""
+        seed = os.environ.get("PL_GLOBAL_SEED", "0")
+        torch.manual_seed(hashed_seed("step", seed, self.current_epoch, batch_idx, self.global_rank))
 
     @abstractmethod
     def evaluate(self, batch: Batch, split: str, metrics: Metric) -> None:

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from datamodules import Batch, ByteArray, DataSpec, UserError
 from src.metrics import MultiLabelMetrics, SingleLabelMetrics
 from src.optim import Schedule
+from src.strategies import mean_over_ranks
 from src.tasks.base import Task
 
 
@@ -63,9 +64,8 @@ class Classification(Task):
         return F.binary_cross_entropy_with_logits(scores, target.to(scores.dtype), reduction="none").mean(dim=1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self.loss(self(batch.inputs), batch.target)
-        loss = (loss * batch.weight).sum() / batch.weight.sum().clamp(min=1)
-        self.log("train/loss", loss, batch_size=len(batch.keys))
+        loss, value = mean_over_ranks(self.loss(self(batch.inputs), batch.target), batch.weight)
+        self.log("train/loss", value, batch_size=len(batch.keys))
         return loss
 
     def evaluate(self, batch: Batch, split: str, metrics: Metric) -> None:

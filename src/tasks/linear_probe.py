@@ -56,6 +56,7 @@ class LinearProbe(Classification):
         if epochs < 1 or batch_size < 1:
             raise UserError(f"epochs {epochs}, batch_size {batch_size} of the probe: give at least 1 of each")
         self.automatic_optimization = False
+        self.resumes_inside_epochs = False  # the features gathered so far are in no checkpoint
         self.weights, self.learning_rates, self.penalties = weights, tuple(learning_rates), tuple(penalties)
         self.epochs, self.batch_size = epochs, batch_size
         self.backbone.requires_grad_(False)

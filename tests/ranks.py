@@ -1,0 +1,95 @@
+"""What tests/test_ranks.py runs in one process and, under torchrun, in several: `python tests/ranks.py FOLDER STRATEGY ...`.
+
+Every job trains a backbone for six steps in float64, from the start or from a checkpoint of another job, saves a checkpoint
+after three steps, and writes the losses of its steps and its metrics to FOLDER/NAME.json.
+"""
+
+import json
+import logging
+import os
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+
+import lightning as L
+import torch
+from timm.optim import Lamb
+from torch.optim import SGD
+
+from datamodules import Digits
+from src.backbones import LambdaNet, LambdaResNet, Perceiver
+from src.metrics import metrics_of
+from src.optim import Cosine
+from src.strategies import make_strategy
+from src.tasks import Classification
+
+STEPS, SAVE_AFTER = 6, 3
+BACKBONES = {
+    "Perceiver": partial(
+        Perceiver, num_latents=8, latent_dim=32, cross_attends=3, self_attends_per_block=2, self_heads=4
+    ),
+    "LambdaResNet": partial(LambdaResNet, depth=26, scope=3, stages="CLLL", share_embeddings=True),
+    "LambdaNet": partial(LambdaNet, widths=(16, 32), blocks_per_stage=1),
+}
+OPTIMIZERS = {"Perceiver": partial(Lamb, lr=1e-2, weight_decay=0.01)}
+
+
+class Watch(L.Callback):
+    """Keeps the loss of every step and saves a checkpoint."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.losses: list[float] = []
+        self.checkpoint = checkpoint
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        self.losses.append(trainer.callback_metrics["train/loss"].item())
+        if trainer.global_step == SAVE_AFTER:
+            trainer.save_checkpoint(self.checkpoint)
+
+
+def train(folder: Path, strategy: str, backbone: str, start: str | None) -> None:
+    name = f"{backbone}-{strategy}" + (f"-from-{start}" if start else "")
+    L.seed_everything(0, verbose=False)
+    os.environ["PL_GLOBAL_SEED"] = "0"
+    data = Digits(batch_size=12)
+    model = Classification(
+        data.spec,
+        BACKBONES[backbone],
+        OPTIMIZERS.get(backbone, partial(SGD, lr=0.05, momentum=0.9)),
+        Cosine(warmup=0.2),
+        label_smoothing=0.1,
+    )
+    watch = Watch(folder / f"{backbone}-{strategy}.ckpt" if start is None else folder / "other.ckpt")
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=ranks,
+        strategy=make_strategy(strategy.rstrip("3")) if ranks > 1 else "auto",
+        precision="64-true",
+        max_steps=STEPS,
+        gradient_clip_val=1.0,
+        callbacks=[watch],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+    )
+    trainer.fit(model, data, ckpt_path=folder / f"{backbone}-{start}.ckpt" if start else None, weights_only=True)
+    trainer.test(model, data, verbose=False)
+    if trainer.is_global_zero:
+        found = {"losses": watch.losses, "metrics": metrics_of(trainer, "test")}
+        (folder / f"{name}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    place = Path(sys.argv[1])
+    for job in sys.argv[2:]:
+        for kind in BACKBONES:
+            train(place, job.partition(":")[0], kind, job.partition(":")[2] or None)
