@@ -10,7 +10,7 @@ import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import lightning as L
@@ -208,7 +208,12 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         if self.trainer is not None and self.trainer.training:
             self.steps_done += 1
         self._count_bad(batch)
-        return self.flatten(batch)
+        flat = self.flatten(batch)
+        if self.trainer is None:
+            return flat
+        # Lightning has converted the compact batch, which is of bytes; ask it for what
+        dtype = self.trainer.precision_plugin.convert_input(torch.empty(0)).dtype
+        return replace(flat, inputs={name: byte_array.to(dtype) for name, byte_array in flat.inputs.items()})
 
     def _count_bad(self, compact: dict) -> None:
         self.samples_seen += len(compact["key"])

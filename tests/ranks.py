@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -35,6 +36,14 @@ BACKBONES = {
 OPTIMIZERS = {"Perceiver": partial(Lamb, lr=1e-2, weight_decay=0.01)}
 
 
+class DoubleDigits(Digits):
+    """In float64; Lightning refuses precision 64-true where a model is sharded."""
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        flat = super().on_after_batch_transfer(batch, dataloader_idx)
+        return replace(flat, inputs={name: inputs.to(torch.float64) for name, inputs in flat.inputs.items()})
+
+
 class Watch(L.Callback):
     """Keeps the loss of every step and saves a checkpoint."""
 
@@ -52,7 +61,7 @@ def train(folder: Path, strategy: str, backbone: str, start: str | None) -> None
     name = f"{backbone}-{strategy}" + (f"-from-{start}" if start else "")
     L.seed_everything(0, verbose=False)
     os.environ["PL_GLOBAL_SEED"] = "0"
-    data = Digits(batch_size=12)
+    data = DoubleDigits(batch_size=12)
     model = Classification(
         data.spec,
         BACKBONES[backbone],
@@ -60,13 +69,13 @@ def train(folder: Path, strategy: str, backbone: str, start: str | None) -> None
         Cosine(warmup=0.2),
         label_smoothing=0.1,
     )
+    model.double()
     watch = Watch(folder / f"{backbone}-{strategy}.ckpt" if start is None else folder / "other.ckpt")
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
     trainer = L.Trainer(
         accelerator="cpu",
         devices=ranks,
         strategy=make_strategy(strategy.rstrip("3")) if ranks > 1 else "auto",
-        precision="64-true",
         max_steps=STEPS,
         gradient_clip_val=1.0,
         callbacks=[watch],
