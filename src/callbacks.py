@@ -1,12 +1,11 @@
-"""Lightning callbacks of every run: progress that a person can read, training speed, checkpoints."""
+"""Lightning callbacks of every run: progress that a person can read, training speed."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from time import monotonic, perf_counter
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -129,8 +128,3 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def best_checkpoint(folder: Path, monitor: str) -> Callback:
-    """best.ckpt, the best by the validation split."""
-    return ModelCheckpoint(folder, "best", monitor=f"val/{monitor}", mode="max", enable_version_counter=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 import re
 import secrets
 import sys
@@ -18,16 +17,17 @@ import lightning as L
 import yaml
 from jsonargparse import set_parsing_settings
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from datamodules import ByteArrayDataModule
-from src.callbacks import RunProgress, Throughput, best_checkpoint
-from src.mistakes import is_mistake, one_line
+from src.callbacks import RunProgress, Throughput
+from src.mistakes import accident_line, is_mistake, one_line
 from src.recovery import STOPPED, Recovery
 from src.runs import Run, load_checkpoint
 from src.strategies import make_strategy
 from src.trust import check_configs
+from src.wandb_logger import PatientWandbLogger
 
 # DataSpec is handed over whole, from the datamodule; its fields are no options
 set_parsing_settings(subclasses_enabled=["is_pure_dataclass"])
@@ -102,35 +102,30 @@ class ByteBenchCLI(LightningCLI):
         self.throughput = Throughput()
         callbacks.append(self.throughput)
         if config["enable_checkpointing"] is not False:
-            place = self.run.folder / "checkpoints"
-            self.recovery = Recovery(place)
-            # in this order: what is saved last knows of the best
-            callbacks += [best_checkpoint(place, self.model.monitor), self.recovery]
+            self.recovery = Recovery(self.run.folder / "checkpoints", self.model.monitor)
+            callbacks.append(self.recovery)
         config.update(default_root_dir=str(self.run.folder), logger=[*loggers, *self.loggers()], callbacks=callbacks)
         return L.Trainer(**config, **kwargs)
 
     def loggers(self) -> list:
-        """metrics.csv, and W&B: offline unless WANDB_MODE=online, nothing with WANDB_MODE=disabled."""
-        os.environ.setdefault("WANDB_MODE", "offline")
-        os.environ.setdefault("WANDB_SILENT", "true")
+        """metrics.csv, and W&B."""
         cell, seed = self.config["cell"], self.config["seed_everything"]
         # a run that goes on does so in W&B too
         if self.config["resume"] and (self.run.folder / "environment.json").is_file() and not self.run.finished:
             self.wandb_id = self.run.read("environment.json")["wandb_id"]
-        logger = WandbLogger(
-            name=f"{cell}-seed{seed}",
-            save_dir=str(self.run.folder),
-            project="bytebench",
-            group=self.config["experiment"],
-            job_type=cell,
-            tags=self.config["tags"],
-            config=self.full_config(),
-            id=self.wandb_id,
-            resume="allow",
-        )
-        logger._wandb_init.pop("anonymous", None)  # Lightning passes it always, W&B warns of it always
         self.csv = CSVLogger(str(self.run.folder), name="", version="")
-        return [self.csv, logger]
+        return [
+            self.csv,
+            PatientWandbLogger(
+                self.run.folder,
+                self.wandb_id,
+                name=f"{cell}-seed{seed}",
+                group=self.config["experiment"],
+                job_type=cell,
+                tags=self.config["tags"],
+                config=self.full_config(),
+            ),
+        ]
 
     def restore_metrics(self, checkpoint: Path) -> None:
         """Put back into metrics.csv, which the logger begins anew, what was logged up to a checkpoint."""
@@ -166,8 +161,8 @@ def as_list(value: object) -> list:
 
 
 def run_command(main: Callable[[list[str]], object]) -> None:
-    """Run a command's `main` on the command line. A user's mistake becomes one line and exit code 2; `--debug` shows
-    where it came from."""
+    """Run a command's `main` on the command line. A user's mistake becomes one line and exit code 2, an accident one line
+    and exit code 1; `--debug` shows where it came from."""
     args = sys.argv[1:]
     debug = "--debug" in args
     quiet_libraries()
@@ -176,10 +171,12 @@ def run_command(main: Callable[[list[str]], object]) -> None:
     except SIGTERMException:  # in evaluation; training, which has something to save, ends by itself
         sys.exit(STOPPED)
     except Exception as error:
-        if debug or not is_mistake(error):
+        mistake = is_mistake(error)
+        line = one_line(error) if mistake else accident_line(error)
+        if debug or line is None:
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        print(f"error: {line}", file=sys.stderr, flush=True)
+        sys.exit(2 if mistake else 1)
 
 
 def quiet_libraries() -> None:
@@ -192,4 +189,6 @@ def quiet_libraries() -> None:
     ignore(message=".*number of training batches.*is smaller than the logging interval.*")
     ignore(message=".*is deprecated.*", module="torch.*")
     ignore(message=".*LeafSpec.*")
+    ignore(message=".*It is recommended to use .*sync_dist=True.*")  # our metrics join their states
+    ignore(message=".*WeightAveraging callback with a model that overrides the configure_model.*")
     ignore(message=".*args parameter is intended to run from within Python.*")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import inspect
 import pkgutil
 import re
@@ -25,6 +26,8 @@ PACKAGES = ("datamodules", "src.tasks", "src.backbones", "src.optim", "timm.opti
 NO_OPTIONS = ("self", "args", "kwargs", "data_spec", "params", "defaults")
 NOT_BUILT = "Does not validate against any"  # how jsonargparse begins when a constructor fails
 LONGEST = 300
+# What gloo and NCCL say when a rank is gone or waits in vain
+DEAD_RANK = re.compile(r"connection (closed|reset|refused)|broken pipe|timed out|timeout|process exited|aborted", re.I)
 
 
 class Parser(argparse.ArgumentParser):
@@ -52,6 +55,23 @@ def one_line(error: Exception) -> str:
         *_, first = causes(error)
         return f"a class of the config refuses its options ({cut(squeeze(str(first)))}): change them, or see --debug"
     return explain(text) or f"{cut(squeeze(text)).rstrip('.:')}: see `--help`, or --debug for where it came from"
+
+
+def accident_line(error: Exception) -> str | None:
+    """The line for what befell a run from outside: a full disk, a dead worker, a dead or silent rank; else None."""
+    again = "the same command with --resume auto goes on"
+    for cause in causes(error):
+        text = squeeze(str(cause))
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return f"nothing more can be written ({cause.strerror}{f', {cause.filename}' if cause.filename else ''}); {again}"
+        if found := re.search(r"DataLoader worker \(pid\(?s?\)? ?(\d+)\).*", text):
+            return (
+                f"a process that loads data has died ({cut(found[0])}), often for lack of memory: lower --data.num_workers; "
+                f"{again}"
+            )
+        if isinstance(cause, RuntimeError) and DEAD_RANK.search(text):
+            return f"another rank has died or does not answer ({cut(text)}): see what it says; {again}"
+    return None
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from datamodules import Batch, UserError
 from src.metrics import metrics_of
-from src.runs import LAST, PREVIOUS
+from src.runs import BEST, LAST, PREVIOUS
 
 SAVE_EVERY = 10 * 60.0  # seconds
 ASK_EVERY = 10  # steps; several ranks agree this often on whether to save or stop
@@ -30,14 +30,16 @@ STOPPED = 128 + signal.SIGTERM  # exit status of a run that was stopped
 
 
 class Recovery(Checkpoint):
-    """Saves last.ckpt after every epoch, every ten minutes and on SIGTERM, which then ends the run with status 143. A loss
-    that is infinite or not a number stops the run, unsaved. On a GPU it is looked at one step later, so that no step waits.
+    """Saves last.ckpt after every epoch, every ten minutes and on SIGTERM, which then ends the run with status 143; keeps as
+    best.ckpt what had most of `monitor` after an epoch. A loss that is infinite or not a number stops the run, unsaved. On a
+    GPU it is looked at one step later, so that no step waits.
 
     validated: the last metrics of the validation split; a run that goes on after its training has no others.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, monitor: str) -> None:
+        self.folder, self.monitor = folder, monitor
+        self.best: float | None = None
         self.validated: dict[str, float] = {}
         self.told_to_stop = False
         self.saved_at = monotonic()
@@ -71,7 +73,16 @@ class Recovery(Checkpoint):
             self.validated = metrics_of(trainer, "val")
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        found = self.validated.get(self.monitor)
+        better = found is not None and (self.best is None or found > self.best)
+        if better:
+            self.best = found
         self.save(trainer)
+        if better and trainer.is_global_zero:
+            aside = self.folder / f"{BEST}.part"
+            aside.unlink(missing_ok=True)
+            os.link(self.folder / LAST, aside)  # the same bytes, on disk once until the next are saved
+            os.replace(aside, self.folder / BEST)
         if self.any_rank(trainer, self.told_to_stop):
             self.stop(trainer)
 
@@ -125,10 +136,10 @@ class Recovery(Checkpoint):
         return trainer.strategy.reduce_boolean_decision(flag, all=False)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"validated": self.validated}
+        return {"validated": self.validated, "best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.validated = state_dict["validated"]
+        self.validated, self.best = state_dict["validated"], state_dict["best"]
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
         self.saved_step = checkpoint["global_step"]

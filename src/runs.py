@@ -31,7 +31,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules import UserError
 
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 # What may change between the parts of a run: where and how it is computed, not what
 PLACES = {f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar")}
 PLACES |= {"runs_dir", "data.init_args.num_workers", "data.init_args.data_dir"}

@@ -7,6 +7,7 @@ that the same global batch gives the same step on 1, 2 or 64 ranks.
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import torch
@@ -20,7 +21,7 @@ from torch.distributed.nn.functional import all_reduce
 from datamodules.order import rank_and_world
 
 # A rank that waits longer for the others ends with a message; loading, checkpoints and metrics take less
-TIMEOUT = timedelta(minutes=10)
+TIMEOUT = timedelta(seconds=float(os.environ.get("BYTEBENCH_TIMEOUT", "600")))
 
 
 class FullyShard(ModelParallelStrategy):

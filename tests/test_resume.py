@@ -1,0 +1,174 @@
+"""Nothing is lost: real kills, full disks, dead workers and ranks. Processes and their comparison are of tests/faults.py."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import faults
+import pytest
+import torch
+import yaml
+
+from datamodules import UserError
+from src import evaluate, fit
+from src.runs import Run
+from src.wandb_logger import PatientWandbLogger
+
+RANKS = ("--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The folder of a run that nothing befell."""
+    folder = tmp_path_factory.mktemp("whole")
+    status, said = faults.finish(faults.fit(folder))
+    assert status == 0, said
+    return faults.run_folder(folder)
+
+
+def checkpoint(folder: Path) -> Path:
+    return faults.run_folder(folder) / "checkpoints" / "last.ckpt"
+
+
+def test_a_run_that_was_killed_ends_as_the_one_that_was_not(whole, tmp_path):
+    process = faults.fit(tmp_path, "--resume", "auto")
+    assert faults.wait_until(checkpoint(tmp_path).exists, process)
+    process.kill()
+    process.communicate()
+    assert not (faults.run_folder(tmp_path) / "results.json").exists()
+    status, said = faults.finish(faults.fit(tmp_path, "--resume", "auto"))
+    assert status == 0, said
+    assert faults.differences(whole, faults.run_folder(tmp_path)) == []
+
+
+def test_sigterm_saves_amid_an_epoch_and_a_truncated_checkpoint_is_passed_over(whole, tmp_path):
+    process = faults.fit(tmp_path, "--resume", "auto")
+    assert faults.wait_until(checkpoint(tmp_path).exists, process)
+    process.terminate()
+    status, said = faults.finish(process)
+    assert status == 143
+    step = int(
+        re.search(r"stopped by SIGTERM after step (\d+); the last checkpoint is after step \1: the same", said)[1]
+    )
+    assert torch.load(checkpoint(tmp_path), weights_only=True)["global_step"] == step
+    resumed = tmp_path / "copy"
+    shutil.copytree(tmp_path / "digits", resumed / "digits")
+    status, said = faults.finish(faults.fit(resumed, "--resume", "auto"))
+    assert status == 0, said
+    assert faults.differences(whole, faults.run_folder(resumed)) == []
+    content = checkpoint(tmp_path).read_bytes()
+    checkpoint(tmp_path).write_bytes(content[: len(content) // 2])
+    status, said = faults.finish(faults.fit(tmp_path, "--resume", "auto"))
+    assert status == 0, said
+    assert "last.ckpt cannot be read" in said
+    assert "trying the one before it" in said
+    assert faults.differences(whole, faults.run_folder(tmp_path)) == []
+
+
+def test_a_finished_run_is_left_alone(whole, capsys):
+    runs = whole.parents[2]
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.*")}
+    options = [*faults.CELL, "--config", str(runs / "ema.yaml"), "--runs_dir", str(runs), "--resume", "auto"]
+    assert fit.main(options) == json.loads((whole / "results.json").read_text())
+    assert "has finished" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*.*")}
+
+
+def test_a_run_goes_on_with_its_own_options_and_data_alone(whole):
+    run = Run(whole)
+    config, data = yaml.safe_load((whole / "config.yaml").read_text()), run.read("data.json")
+    other = json.loads(json.dumps(config))
+    other["model"]["init_args"]["dropout"] = 0.2
+    with pytest.raises(UserError, match=r"began with model.init_args.dropout 0.1, this is 0.2: give the options"):
+        run.go_on(other, data, "id")
+    with pytest.raises(UserError, match="began on other data"):
+        run.go_on(config, data | {"fingerprint": "0"}, "id")
+    other = config | {"runs_dir": "elsewhere", "trainer": config["trainer"] | {"devices": 8, "strategy": "fsdp"}}
+    run.go_on(other, data, "id")
+    (whole / "environment.1.json").unlink()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_step_samples_and_checkpoint(tmp_path):
+    status, said = faults.finish(faults.fit(tmp_path, "--model.optimizer.init_args.lr", "1e30"))
+    assert status == 2
+    assert re.search(
+        r"error: the loss of step \d+ is not finite, on samples digits/\d{4}, .*; last good checkpoint: none", said
+    )
+    assert not checkpoint(tmp_path).exists()
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(tmp_path):
+    # the first checkpoint fits, the log of metrics does too; the next checkpoints may not be written
+    process = faults.fit(tmp_path, "--trainer.max_epochs", "60")
+    assert faults.wait_until(checkpoint(tmp_path).exists, process)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
+    status, said = faults.finish(process)
+    assert status == 2
+    assert re.search(
+        r"error: .*last.ckpt could not be written after step \d+ \(.*MB free\): the one after step \d+ is kept", said
+    )
+    assert torch.load(checkpoint(tmp_path), weights_only=True)["global_step"] > 0
+    assert not list(checkpoint(tmp_path).parent.glob("*.part"))
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    """Its children that run src.fit: workers, or ranks."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in found if "src.fit" in Path(f"/proc/{pid}/cmdline").read_text()]
+
+
+def test_a_dead_worker_is_one_line(tmp_path):
+    process = faults.fit(tmp_path, "--data.num_workers", "1", "--trainer.max_epochs", "60")
+    assert faults.wait_until(checkpoint(tmp_path).exists, process)
+    os.kill(children(process)[0], signal.SIGKILL)
+    status, said = faults.finish(process)
+    assert status == 1
+    assert "error: a process that loads data has died" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("strike", "words"), [(signal.SIGKILL, "reset|closed"), (signal.SIGSTOP, "[Tt]imed out")])
+def test_a_dead_or_silent_rank_ends_the_others_with_a_message(tmp_path, monkeypatch, strike, words):
+    monkeypatch.setenv("BYTEBENCH_TIMEOUT", "5")
+    process = faults.fit(tmp_path, *RANKS, "ddp", "--trainer.max_epochs", "60")
+    assert faults.wait_until(checkpoint(tmp_path).exists, process)
+    [other] = children(process)
+    os.kill(other, strike)
+    status, said = faults.finish(process)
+    if strike == signal.SIGSTOP:
+        os.kill(other, signal.SIGKILL)
+    assert status == 1
+    assert re.search(rf"error: another rank has died or does not answer \(.*({words})", said)
+
+
+def test_a_sharded_run_of_two_processes_is_evaluated_by_one(tmp_path):
+    process = faults.fit(tmp_path, *RANKS, "fsdp", "--trainer.callbacks", "null")
+    status, said = faults.finish(process)
+    assert status == 0, said
+    run = faults.run_folder(tmp_path)
+    tested = json.loads((run / "results.json").read_text())["metrics"]["test"]
+    again = ["--run", str(run), "--trainer.strategy", "auto", "--trainer.devices", "1"]
+    assert evaluate.main(again) == pytest.approx(tested, rel=1e-5)
+
+
+@pytest.mark.parametrize("answers", [False, True], ids=["unreachable", "silent"])
+def test_wandb_that_cannot_be_reached_does_not_stop_a_run(tmp_path, monkeypatch, capsys, answers):
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections and never answers
+        port = server.getsockname()[1]
+        if not answers:
+            server.close()
+        monkeypatch.setenv("WANDB_MODE", "online")
+        monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+        monkeypatch.setattr("src.wandb_logger.WAIT_TO_BEGIN", 3.0)
+        logger = PatientWandbLogger(tmp_path, "abcd1234", name="run")
+        logger.log_metrics({"loss": 1.0}, step=0)
+        logger.experiment.finish()
+    assert "warning: W&B cannot be reached" in capsys.readouterr().err
+    assert list(tmp_path.glob("wandb/offline-run-*-abcd1234/*.wandb"))
