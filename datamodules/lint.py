@@ -18,7 +18,7 @@ from rich.table import Table
 from datamodules import remote
 from datamodules.errors import UserError
 from datamodules.progress import track
-from datamodules.shards import ShardReader, index_path, joint_hash, read_manifest, sha256
+from datamodules.shards import ShardReader, index_path, joint_hash, leads_elsewhere, read_manifest, sha256
 
 HOW = "the command that made it"
 OPENERS: dict[str, Callable[[bytes], object]] = {
@@ -69,6 +69,9 @@ def shard_findings(path: Path, line: dict, split: str, split_of: dict[str, str])
     try:
         with tarfile.open(path) as tar:
             for member in tar:
+                if leads_elsewhere(member.name):
+                    yield f"{path.name}: {member.name} leads out of the folder that it is unpacked in"
+                    continue
                 key, _, extension = member.name.partition(".")
                 if key not in found and key in split_of:
                     yield f"{path.name}: {key} is in {split_of[key]} already"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +32,7 @@ from datamodules.workers import NO_ROOM, disk_errors_explained, one_at_a_time, s
 
 Item = TypeVar("Item")
 MANIFEST = "manifest.json"
+SHARD_FILE, SHA256 = re.compile(r"[\w-]+\.tar"), re.compile(r"[0-9a-f]{64}")
 OPEN_FILES = 128  # of one reader in one process
 READ_ANEW = 2**30  # bytes that `fingerprint` reads, some seconds' worth
 
@@ -232,7 +234,18 @@ def read_manifest(folder: Path | str, how_to_make: str = "the command that made 
     manifest = json.loads(text)
     if "fingerprint" not in manifest:
         raise UserError(f"{folder}/{MANIFEST} is of an older layout: delete {folder} and run `{how_to_make}`")
+    for split in manifest["splits"].values():
+        for shard in split["shards"]:  # names of files here and in the cache
+            if not (SHARD_FILE.fullmatch(shard["file"]) and SHA256.fullmatch(shard["sha256"])):
+                raise UserError(
+                    f"{folder}/{MANIFEST} names the shard {shard['file']!r}: nothing outside its folder is read; get it anew"
+                )
     return manifest
+
+
+def leads_elsewhere(name: str) -> bool:
+    """Whether unpacking a member of this name would write outside the folder."""
+    return name.startswith("/") or ".." in name.split("/")
 
 
 class ShardReader:
@@ -255,6 +268,8 @@ class ShardReader:
         places: list[np.ndarray] = [np.empty((0, 4), np.int64)]  # per file: shard, extension, offset, size
         rows = 0
         for number, index in enumerate(self._read_indices(how_to_make)):
+            if elsewhere := next((key for key, _ in index if leads_elsewhere(key)), None):
+                raise UserError(f"{folder}: the member {elsewhere!r} leads out of its shard; such shards are refused")
             self.keys += [key for key, _ in index]
             self._extensions += sorted({ext for _, files in index for ext in files} - set(self._extensions))
             code = {ext: place for place, ext in enumerate(self._extensions)}

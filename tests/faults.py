@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 CELL = ["--config", "configs/digits_perceiver.yaml", "--trainer.max_epochs", "3", "--model.dropout", "0.1"]
 # averages of the weights, and every kind of randomness, must survive too
 EMA = {"trainer": {"callbacks": [{"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}]}}
-LONGEST = 300.0  # seconds that any process here may take
+LONGEST = 200.0  # seconds that any process here may take
 
 
 def environment() -> dict[str, str]:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules import BadSampleError, UserError, shards
 from datamodules.errors import TooShort
+from datamodules.lint import findings
 
 COMMAND = "python -m datamodules.prepare tiny"
 FORK = multiprocessing.get_context("fork")
@@ -27,6 +28,10 @@ SPLITS = {"train": list(range(8)), "val": list(range(8, 11))}
 
 def make(number: int) -> dict:
     return {"__key__": f"s{number:03d}", "bin": bytes([number % 256]) * (500 + number), "json": {"n": number}}
+
+
+def make_named(number: int, key: str) -> dict:
+    return make(number) | {"__key__": f"{key}{number}"}
 
 
 def make_most(number: int) -> dict:
@@ -360,3 +365,23 @@ def test_a_remote_shard_of_another_size_is_refused_and_leaves_nothing(folder, ca
 def test_a_remote_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match=r"file://.*/nowhere/manifest\.json cannot be read \(FileNotFoundError"):
         reader(f"file://{tmp_path}/nowhere")
+
+
+@pytest.mark.parametrize("name", ["../train-000000.tar", "/etc/train-000000.tar", "train-000000"])
+def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path, name):
+    write(tmp_path / "data")
+    path = tmp_path / "data" / shards.MANIFEST
+    path.write_text(path.read_text().replace("train-000000.tar", name))
+    with pytest.raises(UserError, match="nothing outside its folder is read"):
+        shards.read_manifest(tmp_path / "data")
+
+
+def test_members_that_lead_out_of_their_shard_are_refused(tmp_path):
+    write(tmp_path / "data", make=partial(make_named, key="/etc/evil"))
+    lines = shards.read_manifest(tmp_path / "data")["splits"]["train"]["shards"]
+    for key in ("/etc/evil0", "../../evil0"):
+        with pytest.raises(UserError, match="leads out of its shard; such shards are refused"):
+            shards.ShardReader(tmp_path / "data", lines, COMMAND)
+        assert any("evil0.bin leads out of the folder" in line for line in findings(tmp_path / "data")) or ".." in key
+        index = shards.index_path(tmp_path / "data" / lines[0]["file"])
+        index.write_text(index.read_text().replace("/etc/evil", "../../evil"))

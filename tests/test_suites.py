@@ -1,9 +1,12 @@
 """Suites: mistakes in their files are said in one line, and the runner goes on where it was stopped."""
 
 import json
+import os
+import sys
 from pathlib import Path
 
 import pytest
+import ray
 import yaml
 
 from datamodules import UserError
@@ -123,3 +126,66 @@ def test_cells_that_read_others_come_after_them_and_several_run_at_a_time(config
     said = capfd.readouterr().out
     assert "2/2  tiny: " in said
     assert "1/1  tiny: last, seed 0: done, 0:00 left" in said
+
+
+def test_a_suite_on_ray_keeps_logs_and_goes_on_where_it_was(configs, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    broken = {"name": "broken", "config": "digits_perceiver", "overrides": {"data.band": 2}}
+    path = write(configs, GOOD | {"budget": {"max_steps": 2}, "cells": [broken, *GOOD["cells"]]})
+    options = [str(path), "--runs_dir", str(tmp_path / "runs"), "--on", "ray"]
+    try:
+        with pytest.raises(SystemExit):
+            suite.main(options)
+        said = capfd.readouterr()
+        assert "tiny: broken, seed 0: broke, see " in said.out
+        assert "1 of 2 runs broke:\ntiny: broken, seed 0: python -m src.fit" in said.err
+        log = tmp_path / "runs" / "tiny" / "broken" / "seed0.log"
+        assert "has no option 'band': did you mean bands?" in log.read_text()
+        [run] = suite.main([*options, "--cells", "small"])  # finished: Ray has nothing to do
+        assert json.loads((run.folder / "results.json").read_text())["steps"] == 2
+    finally:
+        ray.shutdown()
+
+
+SBATCH = """#!/bin/sh
+# as SLURM's: takes the options, runs the script once for every number of the array, tells the job's id
+for word in "$@"; do
+    case "$word" in
+        --array=*) numbers=$(echo "${word#--array=}" | tr , " ") ;;
+        --*) ;;
+        *) break ;;
+    esac
+    echo "$word" >> "$LOG"
+    shift
+done
+for number in $numbers; do SLURM_ARRAY_TASK_ID=$number SLURM_JOB_ID=7$number bash "$@" >&2; done
+echo "7;cluster"
+"""
+
+
+def test_a_suite_under_slurm_is_an_array_for_each_wave_and_each_job_one_run(configs, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    programs = {"sbatch": SBATCH, "srun": '#!/bin/sh\nshift\nexec "$@"\n'}
+    for name, script in programs.items():
+        (tmp_path / name).write_text(script)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("PYTHON", sys.executable)
+    cells = [{"name": name, "config": "digits_perceiver"} for name in ("first", "last")]
+    cells[1]["after"] = "first"
+    path = write(configs, GOOD | {"seeds": [3, 4], "budget": {"max_steps": 2}, "cells": cells})
+    runs = tmp_path / "runs"
+    assert (
+        suite.main([str(path), "--runs_dir", str(runs), "--on", "slurm", "--sbatch=--time=1:00:00", "--seeds", "3"])
+        == []
+    )
+    said = (tmp_path / "log").read_text().split()
+
+    assert said.count("--parsable") == 2
+    assert "--array=0" in said
+    assert "--array=1" in said
+    assert "--dependency=afterany:7" in said
+    assert sorted(p.parent.parent.name for p in runs.rglob("results.json")) == ["first", "last"]
+    assert "job 7: 1 runs" in capfd.readouterr().out
