@@ -6,7 +6,7 @@ DEBIAN_DATA := dataset-fashion-mnist sweethome3d-furniture \
 	$(foreach language,en es fr it ru,asterisk-core-sounds-$(language)-wav)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test smoke lint format lock bench debian clean
+.PHONY: help quickstart test smoke faults lint format lock bench debian clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,9 @@ test: $(READY) ## all tests but smoke's, on all cores
 
 smoke: $(READY) ## try every config: two steps and an evaluation on tiny files
 	$(BIN)/python -m pytest -n auto -m smoke
+
+faults: $(READY) ## kill runs at random moments and count what is lost (15 minutes)
+	$(BIN)/python tests/faults.py
 
 lint: $(READY) ## style, imports and types
 	$(BIN)/ruff check .

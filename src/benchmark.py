@@ -12,6 +12,7 @@ BENCHMARKS = {
     "lambda": "lambda layers beside convolution, attention and public lambda layers; whole ResNets; EfficientNets",
     "perceiver": "ours beside the public implementations that are installed, at three shapes",
     "input": "what loading costs beside the bare library calls that bound it",
+    "overhead": "a training step through src.fit beside the same step in a bare loop; one process beside two",
     "scaling": "cost against the number of elements, Perceiver and self-attention on all of them",
 }
 MODULES = {"lambda": "lambda_layers"}  # where it is not the command's name
