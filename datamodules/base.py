@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -203,6 +204,13 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
 
     def test_dataloader(self) -> DataLoader:
         return self.loader(self.test_split)
+
+    def transfer_batch_to_device(self, batch: dict, device: torch.device, dataloader_idx: int) -> dict:
+        """All but the strings, of which Lightning would look at each."""
+        return {
+            name: value if name in ("key", "bad") else move_data_to_device(value, device)
+            for name, value in batch.items()
+        }
 
     def on_after_batch_transfer(self, batch: dict, dataloader_idx: int) -> Batch:
         if self.trainer is not None and self.trainer.training:

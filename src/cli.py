@@ -149,7 +149,7 @@ def trusted_of(args: Sequence[str]) -> list[str]:
     """What --trust names on the command line."""
     words = [
         word.partition("=")[2] or following
-        for word, following in zip(args, [*args[1:], ""], strict=True)
+        for word, following in zip(args, [*args, ""][1:], strict=True)
         if word.partition("=")[0] == "--trust"
     ]
     return [name for word in words for name in re.findall(r"\w+", word)]

@@ -38,7 +38,7 @@ def check_configs(args: Sequence[str], trusted: Sequence[str] = ()) -> None:
 
 
 def config_paths(args: Sequence[str]) -> Iterator[Path]:
-    for here, following in zip(args, [*args[1:], ""], strict=True):
+    for here, following in zip(args, [*args, ""][1:], strict=True):
         if here.startswith("--config="):
             yield Path(here.partition("=")[2])
         elif here == "--config":

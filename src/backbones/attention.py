@@ -60,7 +60,7 @@ class CrossAttend(nn.Module):
         asked = []
         for head in range(self.heads):
             wq, bq, wk = (self.of_head(w, head) for w in (self.query.weight, self.query.bias, key_weight))
-            asked.append(torch.linalg.multi_dot([rows, wq.T, wk]) + (bq @ wk + nothing))
+            asked.append(multiply(rows, wq.T, wk) + (bq @ wk + nothing))
         return torch.stack(asked, dim=1).unflatten(0, (len(latents), -1)).transpose(1, 2)
 
     def tell(self, read: Tensor) -> Tensor:
@@ -70,13 +70,21 @@ class CrossAttend(nn.Module):
         value_weight = self.value.weight * self.norm_inputs.weight
         for head in range(self.heads):
             wv, wo = self.of_head(value_weight, head), self.of_head(self.out.weight.T, head)
-            told = told + torch.linalg.multi_dot([read[:, head].flatten(0, 1), wv.T, wo])
+            told = told + multiply(read[:, head].flatten(0, 1), wv.T, wo)
         return told.unflatten(0, (len(read), -1))
 
     def of_head(self, weight: Tensor, head: int) -> Tensor:
         """The rows of a map that belong to one head."""
         depth = len(weight) // self.heads
         return weight[head * depth : (head + 1) * depth]
+
+
+def multiply(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """rows first second, in the order that costs less. torch.linalg.multi_dot does not know autocast on a CPU."""
+    (n, d), (w, c) = rows.shape, second.shape
+    if n * w * (d + c) <= d * c * (w + n):
+        return rows @ first @ second
+    return rows @ (first @ second)
 
 
 class SelfAttend(nn.Module):
