@@ -26,6 +26,7 @@ class PatientWandbLogger(WandbLogger):
             save_dir=str(folder),
             project="bytebench",
             id=run_id,
+            mode=os.environ["WANDB_MODE"],  # else W&B may remember that of an earlier run of this process
             resume="allow" if os.environ["WANDB_MODE"] == "online" else None,
             settings=wandb.Settings(init_timeout=WAIT_TO_BEGIN, finish_timeout=WAIT_TO_END),
             **options,

@@ -13,6 +13,7 @@ from pathlib import Path
 import faults
 import pytest
 import torch
+import wandb
 import yaml
 
 from datamodules import UserError
@@ -160,6 +161,7 @@ def test_a_sharded_run_of_two_processes_is_evaluated_by_one(tmp_path):
 
 @pytest.mark.parametrize("answers", [False, True], ids=["unreachable", "silent"])
 def test_wandb_that_cannot_be_reached_does_not_stop_a_run(tmp_path, monkeypatch, capsys, answers):
+    wandb.teardown()  # earlier runs of this process had other settings
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections and never answers
         port = server.getsockname()[1]
         if not answers:
