@@ -2,7 +2,7 @@
 
 A run is killed (SIGKILL, or SIGTERM, which saves first) again and again, going on with `--resume auto` in between, until it
 finishes. Lost is what then differs from the run that was never killed: weights, averaged weights, metrics, the log of
-metrics, W&B's run id.
+metrics, W&B's run id. Then every guard is tried: tests/test_resume.py.
 """
 
 from __future__ import annotations
@@ -181,8 +181,13 @@ def main() -> None:
         reference = run_folder(folder / "whole run")
         lost = kill_training(folder / "killed run", reference, options.kills, seconds, chance)
         lost += kill_preparing(folder / "shards", options.prepare_kills, chance)
+    guards = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n0", "tests/test_resume.py"], cwd=ROOT, check=False
+    )
+    if guards.returncode:
+        lost.append("a guard: see pytest's lines above")
     tried = options.kills + options.prepare_kills
-    print(f"{tried} kills, {len(lost)} things lost", *lost, sep="\n")
+    print(f"{tried} kills and every guard, {len(lost)} things lost", *lost, sep="\n")
     sys.exit(bool(lost))
 
 
