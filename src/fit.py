@@ -46,6 +46,7 @@ def main(args: list[str] | None = None) -> dict:
         "cell": cli.config["cell"],
         "seed": cli.config["seed_everything"],
         "metrics": {"val": validated, "test": metrics_of(trainer, "test")},
+        "metric_definition": model.test_metrics.definition,
         "parameters": parameters,
         "flops_per_example": flops,
         "train_samples_per_second": cli.throughput.samples_per_second,
@@ -56,7 +57,7 @@ def main(args: list[str] | None = None) -> dict:
         "wall_time_seconds": cli.throughput.wall_time,
     }
     if model.predictions is not None:
-        run.write("predictions.json", model.predictions)
+        run.write_predictions("predictions", model.predictions)
     run.write("results.json", results)
     if wandb.run is not None:
         wandb.finish()

@@ -9,6 +9,7 @@ from copy import deepcopy
 from typing import Self
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
@@ -27,14 +28,14 @@ class Task(L.LightningModule):
     """A backbone made with the data spec. A subclass adds head and loss, `monitor`, `val_metrics` and `test_metrics`.
 
     monitor: the metric, on the validation split, that the best checkpoint has most of.
-    predictions: of the last test, for the run folder; None where a task keeps none.
+    predictions: of the last test, for the run folder: COCO's results, or arrays; None before.
     resumes_inside_epochs: whether a run may go on from the middle of an epoch.
     """
 
     monitor: str
     val_metrics: Metric
     test_metrics: Metric
-    predictions: list[dict] | None = None
+    predictions: list[dict] | dict[str, np.ndarray] | None = None
     resumes_inside_epochs = True
 
     def __init__(
