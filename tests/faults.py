@@ -62,9 +62,11 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> bool
     while time.monotonic() < limit:
         if condition():
             return True
-        if process.poll() is not None:
-            return False
-        os.sched_yield()
+        try:
+            process.wait(0.02)
+        except subprocess.TimeoutExpired:
+            continue
+        return False
     raise TimeoutError(f"nothing happened in {LONGEST:.0f} s")
 
 

@@ -18,7 +18,7 @@ import yaml
 
 from datamodules import UserError
 from src import evaluate, fit
-from src.runs import Run
+from src.runs import Run, load_checkpoint
 from src.wandb_logger import PatientWandbLogger
 
 RANKS = ("--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy")
@@ -102,6 +102,31 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_step_samples_and_checkpoin
         r"error: the loss of step \d+ is not finite, on samples digits/\d{4}, .*; last good checkpoint: none", said
     )
     assert not checkpoint(tmp_path).exists()
+
+
+def test_a_run_that_saves_nothing_is_guarded_all_the_same(tmp_path):
+    options = ("--trainer.enable_checkpointing", "false", "--trainer.limit_val_batches", "0")
+    status, said = faults.finish(faults.fit(tmp_path, *options, "--model.optimizer.init_args.lr", "1e30"))
+    assert status == 2
+    assert "is not finite, on samples digits/" in said
+    status, said = faults.finish(faults.fit(tmp_path, *options))
+    assert status == 0, said
+    assert not checkpoint(tmp_path).exists()
+
+
+def test_best_is_kept_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise OSError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    fit.main([*faults.CELL, "--runs_dir", str(tmp_path)])
+    assert load_checkpoint(checkpoint(tmp_path).with_name("best.ckpt"))["global_step"] > 0
+
+
+def test_averaged_weights_and_sharded_ones_do_not_go_together(tmp_path):
+    averaged = [*faults.CELL, "--config", "configs/trainer/fsdp.yaml", "--trainer.callbacks", "EMAWeightAveraging"]
+    with pytest.raises(UserError, match=r"do not go with --trainer\.strategy fsdp: use ddp"):
+        fit.main([*averaged, "--trainer.accelerator", "cpu", "--runs_dir", str(tmp_path)])
 
 
 def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(tmp_path):
