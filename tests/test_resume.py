@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import socket
-import subprocess
 from pathlib import Path
 
 import faults
@@ -143,10 +142,10 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(tmp_path):
     assert not list(checkpoint(tmp_path).parent.glob("*.part"))
 
 
-def children(process: subprocess.Popen) -> list[int]:
-    """Its children that run src.fit: workers, or ranks."""
+def children(process: faults.Process) -> list[int]:
+    """Its children that are Python too: workers, or ranks."""
     found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(pid) for pid in found if "src.fit" in Path(f"/proc/{pid}/cmdline").read_text()]
+    return [int(pid) for pid in found if "python" in Path(f"/proc/{pid}/exe").resolve().name]
 
 
 def test_a_dead_worker_is_one_line(tmp_path):
@@ -162,7 +161,7 @@ def test_a_dead_worker_is_one_line(tmp_path):
 @pytest.mark.parametrize(("strike", "words"), [(signal.SIGKILL, "reset|closed"), (signal.SIGSTOP, "[Tt]imed out")])
 def test_a_dead_or_silent_rank_ends_the_others_with_a_message(tmp_path, monkeypatch, strike, words):
     monkeypatch.setenv("BYTEBENCH_TIMEOUT", "45")  # the ranks also wait for each other to begin
-    process = faults.fit(tmp_path, *RANKS, "ddp", "--trainer.max_epochs", "60")
+    process = faults.fit_ranks(tmp_path, *RANKS, "ddp", "--trainer.max_epochs", "60")
     assert faults.wait_until(checkpoint(tmp_path).exists, process)
     [other] = children(process)
     os.kill(other, strike)
@@ -175,7 +174,7 @@ def test_a_dead_or_silent_rank_ends_the_others_with_a_message(tmp_path, monkeypa
 
 
 def test_a_sharded_run_of_two_processes_is_evaluated_by_one(tmp_path):
-    process = faults.fit(tmp_path, *RANKS, "fsdp", "--trainer.callbacks", "null")
+    process = faults.fit_ranks(tmp_path, *RANKS, "fsdp", "--trainer.callbacks", "null")
     status, said = faults.finish(process)
     assert status == 0, said
     run = faults.run_folder(tmp_path)
