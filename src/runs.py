@@ -143,6 +143,12 @@ def find_runs(paths: list[Path]) -> list[Run]:
     return list(dict.fromkeys(runs))
 
 
+def find_unfinished(paths: list[Path]) -> list[Path]:
+    """The run folders in some folders that have no results yet."""
+    found = sorted({file.parent for path in paths for file in path.rglob("environment.json")})
+    return [folder for folder in found if not (folder / "results.json").is_file()]
+
+
 def environment() -> dict:
     """Where a run takes place: all that may change its numbers."""
     return {
