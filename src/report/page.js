@@ -71,7 +71,7 @@ function drawSpread() {
     const longest = Math.max(0, ...list.map(i => cells[i].name.length));
     const left = Math.min(Math.max(60, longest * 7 + 16), width * 0.42), right = width - 16;
     const numbers = list.flatMap(i => [...cells[i].values.map(v => v[1]), ...cells[i].interval, cells[i].published]);
-    const x = linear(padded(extent(numbers)), [left, right], Math.max(3, (right - left) / 90));
+    const x = linear(padded(extent(numbers)), [left, right], (right - left) / 70);
     const grid = x.ticks.map(t => `<line class="grid" x1="${x(t)}" x2="${x(t)}" y1="${top}" y2="${bottom}"/>` +
       `<text x="${x(t)}" y="${bottom + 18}" text-anchor="middle">${tidy(t)}</text>`).join("");
     const rows = list.map((i, k) => {
@@ -96,7 +96,7 @@ function drawCurves() {
   svg($("curve-chart"), 340, `${name} against training samples, by cell`, width => {
     const left = 56, right = width - 12, top = 12, bottom = 290;
     const all = k => list.flatMap(i => cells[i].curves[name][k]);
-    const x = linear([0, extent(all(0))[1]], [left, right], Math.max(3, (right - left) / 110));
+    const x = linear([0, extent(all(0))[1]], [left, right], (right - left) / 80);
     const y = linear(padded(extent([...all(2), ...all(3)])), [bottom, top], 6);
     const path = (xs, ys) => xs.map((v, k) => `${k ? "L" : "M"}${x(v).toFixed(1)} ${y(ys[k]).toFixed(1)}`).join("");
     const bands = list.map(i => {
@@ -155,7 +155,7 @@ function drawPredictions() {
 function drawConfusion(found) {
   const i = $("predicted-cell").value, table = found.cells[i], totals = found.totals[i], names = found.classes, n = names.length;
   const longest = Math.max(...names.map(name => name.length)), gap = Math.min(150, longest * 7 + 14);
-  const box = $("predictions-chart"), size = Math.max(n > 15 ? 16 : 24, Math.min(46, (box.clientWidth - gap - 8) / n));
+  const box = $("predictions-chart"), size = Math.max(16, Math.min(46, (box.clientWidth - gap - 8) / n));
   const width = gap + n * size + 8, height = gap + n * size + 30;
   const squares = table.flatMap((row, t) => row.map((count, p) => {
     const share = totals[t] ? count / totals[t] : 0, x = gap + p * size, y = gap + t * size;

@@ -30,9 +30,9 @@ def html_page(comparison: Comparison) -> str:
     parts = {
         "title": escape(", ".join(names)),
         "summary": escape(comparison.summary),
-        "cells": cells_table(comparison),
+        "cells": in_box(cells_table(comparison)),
         "notes": "".join(f"<li>{escape(note)}.</li>" for note in notes(comparison)),
-        "runs": runs_table(comparison),
+        "runs": in_box(runs_table(comparison)),
         "left_out": left_out_list(comparison),
         "records": records_table(comparison),
         "rules": escape((rules.__doc__ or "").strip()),
@@ -167,7 +167,7 @@ def per_class(record: Record) -> np.ndarray:
 
 
 def table_html(frame: pd.DataFrame, caption: str) -> str:
-    """A table whose first column names its rows; strings that begin with < are HTML already."""
+    """A table whose first column names its rows."""
     heads = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in frame)
     rows = []
     for first, *rest in frame.itertuples(index=False):
@@ -177,9 +177,12 @@ def table_html(frame: pd.DataFrame, caption: str) -> str:
     return f"<table><caption>{escape(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
 
+class Markup(str):
+    """A string that is HTML already."""
+
+
 def markup(value: Any) -> str:
-    text = str(value)
-    return text if text.startswith("<") else escape(text)
+    return value if isinstance(value, Markup) else escape(str(value))
 
 
 def cells_table(comparison: Comparison) -> str:
@@ -190,8 +193,12 @@ def cells_table(comparison: Comparison) -> str:
     for kind, name in (("seeds", over_seeds), ("samples", "over samples")):
         if name in frame:
             values = frame[name]
-            frame[name] = [f'<span data-row="{n}" data-kind="{kind}">{escape(v)}</span>' for n, v in enumerate(values)]
-    frame["cell"] = [f'<span class="key" data-key="{n}">{escape(name)}</span>' for n, name in enumerate(frame["cell"])]
+            frame[name] = [
+                Markup(f'<span data-row="{n}" data-kind="{kind}">{escape(v)}</span>') for n, v in enumerate(values)
+            ]
+    frame["cell"] = [
+        Markup(f'<span class="key" data-key="{n}">{escape(name)}</span>') for n, name in enumerate(frame["cell"])
+    ]
     frame = frame.rename(columns={over_seeds: "difference, over seeds"})
     return table_html(frame, f"Means over seeds, {comparison.split} split")
 
@@ -223,7 +230,7 @@ def left_out_list(comparison: Comparison) -> str:
         if excluded.changes:
             rows = [{"option": n, "this run": a, "the reference": b} for n, (a, b) in excluded.changes.items()]
             caption = f"Its config beside that of {excluded.reference}"
-            text += f'<div class="scroll">{table_html(pd.DataFrame(rows), caption)}</div>'
+            text += in_box(table_html(pd.DataFrame(rows), caption))
         found.append(f"<article>{text}</article>")
     return "".join(found)
 
@@ -247,8 +254,11 @@ def records_table(comparison: Comparison) -> str:
         for value in dict.fromkeys(found)
         for runs in [[folder for (folder, _), v in zip(places, found, strict=True) if v == value]]
     ]
-    other = table_html(pd.DataFrame(rows), "What differs between runs") if rows else "<p>Nothing differs.</p>"
-    equal = table_html(pd.DataFrame(same), "What all runs share") if same else ""
-    return f'<div class="scroll">{other}</div><details><summary>What all runs share</summary>' + (
-        f'<div class="scroll">{equal}</div></details>'
-    )
+    other = in_box(table_html(pd.DataFrame(rows), "What differs between runs")) if rows else "<p>Nothing differs.</p>"
+    equal = in_box(table_html(pd.DataFrame(same), "Of all runs")) if same else ""
+    return f"{other}<details><summary>What all runs share</summary>{equal}</details>"
+
+
+def in_box(table: str) -> str:
+    """A table that scrolls by itself."""
+    return f'<div class="scroll" tabindex="0" role="region" aria-label="Table">{table}</div>'

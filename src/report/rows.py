@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -153,9 +154,14 @@ def cells_of(records: list[Record], split: str) -> list[Cell]:
         suite = suites[cell.name[0]]
         names = [c.name for c in suite.cells] if suite else []
         own = cell.records[0].results["cell"]
-        return cell.name[0], names.index(own) if own in names else len(names), cell.label
+        return cell.name[0], names.index(own) if own in names else len(names), natural(cell.label)
 
     return sorted(cells.values(), key=order)
+
+
+def natural(name: str) -> list:
+    """Sorts cell_2 before cell_10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def suite_of(experiment: str) -> Suite | None:

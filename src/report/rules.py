@@ -10,7 +10,8 @@ Two runs may be compared when they agree in
               trained with before, such as those that a probe reads, does not count
   metric      its definition and the number of samples measured; older runs without a definition agree with all
 Runs of one cell must also agree in their whole configs but for the seed, what is made of it, and where they ran; and each
-seed counts once. Cross-validated cells (data.fold, data.fold_seed) agree in members with runs of the same fold alone.
+seed counts once. Cross-validated cells (data.fold, data.fold_seed) agree in members with runs of the same fold alone, and
+must have the same folds in every seed.
 
 Of the runs that disagree, the largest set that agrees is kept (of equally large ones that of the run named first), the others
 are left out of all statistics.
@@ -49,12 +50,14 @@ def split_runs(records: Sequence[Record], split: str) -> tuple[list[Record], lis
     """The runs that may be compared with each other, and those that may not."""
     kept, excluded = keep_largest(list(records), lambda a, b: disagreements(a, b, split))
     if kept and kept[0].fold is not None:
-        kept, others = keep_in_groups(kept, lambda r: fold_of(r), lambda a, b: disagreements(a, b, split))
-        excluded += others
+        for group_of in (fold_of, lambda record: record.repeat):
+            kept, others = keep_in_groups(kept, group_of, lambda a, b: disagreements(a, b, split))
+            excluded += others
     kept, others = keep_in_groups(kept, lambda record: record.cell, odd_configs)
     excluded += others
-    kept, others = drop_repeats(kept)
-    excluded += others
+    for drop in (drop_repeats, drop_odd_folds):
+        kept, others = drop(kept)
+        excluded += others
     return kept, [with_changes(out, records, kept) for out in excluded]
 
 
@@ -72,7 +75,7 @@ def data_reasons(run: Record, reference: Record) -> list[str]:
         reasons.append(f"data: bytes with fingerprint {this['fingerprint'][:8]}, not {other['fingerprint'][:8]}")
     if any(this["spec"].get(name) != other["spec"].get(name) for name in ("task", "classes")):
         reasons.append("data: other classes")
-    if fold_of(run) == fold_of(reference):
+    if same_samples(run, reference):
         for name in sorted(this["splits"].keys() | other["splits"].keys(), reverse=True):
             a, b = this["splits"].get(name, {}), other["splits"].get(name, {})
             if a.get("keys_sha256") != b.get("keys_sha256"):
@@ -81,8 +84,12 @@ def data_reasons(run: Record, reference: Record) -> list[str]:
 
 
 def fold_of(record: Record) -> tuple:
-    """Runs of equal folds were tested on the same samples."""
     return record.fold, record.config.get("data.init_args.fold_seed")
+
+
+def same_samples(run: Record, reference: Record) -> bool:
+    """Whether both should have been tested on the same samples: in one fold, or where runs are paired."""
+    return fold_of(run) == fold_of(reference) or run.repeat == reference.repeat
 
 
 @dataclass(frozen=True)
@@ -110,18 +117,19 @@ class Budget:
     def __str__(self) -> str:
         return self.time or f"{self.samples:,} training samples"
 
-    def equals(self, other: Budget) -> bool:
+    def equals(self, other: Budget, same_samples: bool) -> bool:
+        """same_samples: they trained on the same ones; folds differ by some, so by a step in an epoch."""
         if self.time or other.time:
             return self.time == other.time
-        if self.batch == other.batch:
+        if self.batch == other.batch and same_samples:
             return self.samples == other.samples
         left_out = max(self.epochs, other.epochs, 1) * max(self.batch, other.batch)
-        return self.samples == other.samples or abs(self.samples - other.samples) < left_out
+        return abs(self.samples - other.samples) < left_out + (not same_samples)
 
 
 def budget_reasons(run: Record, reference: Record) -> list[str]:
     this, other = Budget.of(run), Budget.of(reference)
-    return [] if this.equals(other) else [f"budget: {this}, not {other}"]
+    return [] if this.equals(other, same_samples(run, reference)) else [f"budget: {this}, not {other}"]
 
 
 def metric_reasons(run: Record, reference: Record, split: str) -> list[str]:
@@ -130,7 +138,7 @@ def metric_reasons(run: Record, reference: Record, split: str) -> list[str]:
     if this and other and this != other:
         reasons.append(f"metric: {this}, not {other}")
     found, wanted = run.samples(split), reference.samples(split)
-    if found != wanted and fold_of(run) == fold_of(reference):
+    if found != wanted and same_samples(run, reference):
         reasons.append(f"{split} samples measured: {found or 0:,}, not {wanted or 0:,}")
     return reasons
 
@@ -213,12 +221,34 @@ def drop_repeats(records: list[Record]) -> tuple[list[Record], list[Excluded]]:
     return [record for record in records if first[record.cell, record.repeat] is record], excluded
 
 
+def drop_odd_folds(records: list[Record]) -> tuple[list[Record], list[Excluded]]:
+    """The seeds of all cells that were tried on the same folds, those that most seeds were tried on."""
+    folds: dict[tuple, set] = defaultdict(set)
+    for record in records:
+        folds[record.cell, record.seed].add(record.fold)
+    sets = [frozenset(found) for found in folds.values()]
+    wanted = max(sets, key=sets.count, default=frozenset())
+    odd = {key: found for key, found in folds.items() if found != wanted}
+    excluded = [
+        Excluded(
+            r.folder, r.cell, r.seed, (f"folds: seed {r.seed} has {listed(odd[r.cell, r.seed])}, not {listed(wanted)}",)
+        )
+        for r in records
+        if (r.cell, r.seed) in odd
+    ]
+    return [record for record in records if (record.cell, record.seed) not in odd], excluded
+
+
+def listed(folds: set | frozenset) -> str:
+    return ", ".join(map(str, sorted(folds))) if folds - {None} else "none"
+
+
 def with_changes(out: Excluded, records: Sequence[Record], kept: list[Record]) -> Excluded:
     """How its config differs from that of a kept run of its cell or, but for the model, of the run that it disagrees with."""
     by_folder = {record.folder: record for record in records}
     run = by_folder[out.folder]
     same_cell = [record for record in kept if record.cell == run.cell]
-    reference = same_cell[0] if same_cell else by_folder[out.reference]
+    reference = same_cell[0] if same_cell else by_folder[out.reference or kept[0].folder]
     changes = config_changes(run, reference)
     if not same_cell:
         changes = {name: change for name, change in changes.items() if not name.startswith("model.")}
