@@ -25,6 +25,7 @@ class DetectionMetrics(MeanAveragePrecision):
     detection of an object in a crowd counts neither as right nor as wrong.
     """
 
+    definition = "COCO's average precision of boxes and masks, by pycocotools"
     image_ids: list[Tensor]
 
     def __init__(self) -> None:
@@ -43,7 +44,7 @@ class DetectionMetrics(MeanAveragePrecision):
         chosen = {f"{kind}{name}": values[f"{kind or 'bbox_'}{name}"] for kind in ("", "segm_") for name in SHARES}
         return {**chosen, "samples": torch.tensor(len(self.image_ids))}
 
-    def results(self, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    def predictions(self, category_ids: Sequence[int]) -> list[dict[str, Any]]:
         """The detections of all ranks as COCO's results: image_id, category_id, bbox (x, y, width, height), score and
         segmentation (compressed RLE). category_ids: the id of every label."""
         with self.sync_context():

@@ -35,7 +35,7 @@ def main(args: list[str] | None = None) -> dict:
     metrics = metrics_of(cli.trainer, "test")
     kept = f"evaluation_{options.split}_{options.checkpoint}"
     if cli.model.predictions is not None:
-        run.write(f"{kept}_predictions.json", cli.model.predictions)
+        run.write_predictions(f"{kept}_predictions", cli.model.predictions)
     same_data = all(trained_on[name] == value for name, value in data.describe().items())
     run.write(
         f"{kept}.json",

@@ -39,7 +39,7 @@ def main(args: list[str] | None = None) -> dict:
         print(f"{backbone} on {type(data).__name__}: {parameters:,} parameters, {flops / 1e6:,.1f} MFLOPs an example")
 
     trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
-    validated = metrics_of(trainer, "val") or cli.recovery.validated
+    validated = metrics_of(trainer, "val") or cli.recovery.validated  # of before, where only the test was left
     trainer.test(model, data, verbose=False)
 
     results = {
@@ -47,6 +47,7 @@ def main(args: list[str] | None = None) -> dict:
         "cell": cli.config["cell"],
         "seed": cli.config["seed_everything"],
         "metrics": {"val": validated, "test": metrics_of(trainer, "test")},
+        "metric_definition": model.test_metrics.definition,
         "parameters": parameters,
         "flops_per_example": flops,
         "train_samples_per_second": cli.throughput.samples_per_second,
@@ -59,7 +60,7 @@ def main(args: list[str] | None = None) -> dict:
         "energy_of": sorted(cli.energy.joules),
     }
     if model.predictions is not None:
-        run.write("predictions.json", model.predictions)
+        run.write_predictions("predictions", model.predictions)
     run.write("results.json", results)
     log_record(run)
     if wandb.run is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -34,12 +36,13 @@ def average_precision_per_class(scores: Tensor, target: Tensor) -> Tensor:
     return (precision * gained).sum(dim=0) / hits[-1]  # 0 / 0 is NaN: no positives
 
 
-class _ScoresAndTargets(Metric):
+class ScoreMetrics(Metric):
     """Keeps the scores and targets of all real samples; the order of ranks does not change what is computed from them.
 
     Samples named KEY@NUMBER are windows of one clip, on whatever ranks: their scores are averaged, and they count as one.
     """
 
+    definition: str  # what the values are; runs of other definitions are not compared
     full_state_update = False
     scores: list[Tensor]
     targets: list[Tensor]
@@ -58,33 +61,56 @@ class _ScoresAndTargets(Metric):
         self.scores.append(scores[real].detach().float())
         self.targets.append(target[real])
 
-    def gathered(self) -> tuple[Tensor, Tensor]:
-        """Scores (clips, classes) and targets of all clips."""
-        scores, targets = dim_zero_cat(self.scores), dim_zero_cat(self.targets)
-        names, clip = dim_zero_cat(self.clips).unique(return_inverse=True)
+    def gathered(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Scores (clips, classes), targets and numbers of all clips, which tell them apart."""
+        scores, targets, clips = dim_zero_cat(self.scores), dim_zero_cat(self.targets), dim_zero_cat(self.clips)
+        names, clip = clips.unique(return_inverse=True)
         if len(names) == len(scores):
-            return scores, targets
+            return scores, targets, clips
         # in float64, where sums of a few float32 scores do not depend on their order
         sums = scores.new_zeros(len(names), scores.shape[1], dtype=torch.float64).index_add_(0, clip, scores.double())
         means = sums / clip.bincount()[:, None]
-        return means, targets.new_empty(len(names), *targets.shape[1:]).index_copy_(0, clip, targets)
+        return means, targets.new_empty(len(names), *targets.shape[1:]).index_copy_(0, clip, targets), names
+
+    def predictions(self) -> dict[str, np.ndarray]:
+        """Of the samples of all ranks, in one order whatever the ranks: `sample` (a number that stands for the name),
+        `target`, and what was predicted."""
+        with self.sync_context():
+            scores, target, sample = self.gathered()
+        order = sample.argsort()
+        arrays = {"sample": sample, "target": target, **self.predicted(scores)}
+        return {name: array[order].cpu().numpy() for name, array in arrays.items()}
+
+    @abstractmethod
+    def predicted(self, scores: Tensor) -> dict[str, Tensor]:
+        """What is kept of scores (S, classes)."""
 
 
-class MultiLabelMetrics(_ScoresAndTargets):
+class MultiLabelMetrics(ScoreMetrics):
     """map: macro mean of average precision over the classes that have a positive; map_classes: how many these are."""
 
+    definition = "map: macro mean, over the classes with a positive, of average precision at every distinct score"
+
+    def predicted(self, scores: Tensor) -> dict[str, Tensor]:
+        return {"scores": scores.float()}
+
     def compute(self) -> dict[str, Tensor]:
-        scores, target = self.gathered()
+        scores, target, _ = self.gathered()
         per_class = average_precision_per_class(scores, target)
         counted = ~per_class.isnan()
         return {"map": per_class[counted].mean(), "map_classes": counted.sum(), "samples": torch.tensor(len(scores))}
 
 
-class SingleLabelMetrics(_ScoresAndTargets):
+class SingleLabelMetrics(ScoreMetrics):
     """top1 and, with more than five classes, top5: shares of samples whose class is among the best-scored ones."""
 
+    definition = "top1, top5: share of samples whose class is among the one or five with the highest scores"
+
+    def predicted(self, scores: Tensor) -> dict[str, Tensor]:
+        return {"predicted": scores.argmax(dim=1)}
+
     def compute(self) -> dict[str, Tensor]:
-        scores, target = self.gathered()
+        scores, target, _ = self.gathered()
         found = {"top1": (scores.argmax(dim=1) == target).double().mean()}
         if scores.shape[1] > 5:
             found["top5"] = (scores.topk(5, dim=1).indices == target[:, None]).any(dim=1).double().mean()

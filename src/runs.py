@@ -7,7 +7,9 @@ runs/<experiment>/<cell>/seed<k>/
   data.json           fingerprint of the data's bytes, size and membership of the splits, the data spec
   metrics.csv         losses and metrics over training
   results.json        final metrics with their sample counts, parameters, FLOPs, samples/s, peak memory, wall time
-  predictions.json    detection only: what was found in the test images, in COCO's format of results
+  predictions.npz     of every test sample: `sample`, a number that stands for its name, ascending; `target`; with one label
+                      the class `predicted`, with several the `scores` (samples, classes)
+  predictions.json    instead, of detection: what was found in the test images, in COCO's format of results
   checkpoints/        last.ckpt, the one before it as previous.ckpt, best.ckpt
   wandb/              W&B's files
 """
@@ -25,6 +27,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from pickle import UnpicklingError
 
+import numpy as np
 import torch
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
@@ -97,6 +100,16 @@ class Run:
         aside = self.folder / f"{name}.part"
         aside.write_text(json.dumps(content, indent=1 if isinstance(content, dict) else None) + "\n")
         os.replace(aside, self.folder / name)
+
+    @rank_zero_only
+    def write_predictions(self, name: str, predictions: list[dict] | dict[str, np.ndarray]) -> None:
+        """Write COCO's results as NAME.json, arrays as NAME.npz."""
+        if isinstance(predictions, list):
+            self.write(f"{name}.json", predictions)
+        else:
+            aside = self.folder / f"{name}.part.npz"
+            np.savez_compressed(aside, **predictions)
+            os.replace(aside, self.folder / f"{name}.npz")
 
     def read(self, name: str) -> dict:
         """Read a JSON file of the run. Raises UserError where it is missing or broken."""

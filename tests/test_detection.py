@@ -117,7 +117,7 @@ def test_metrics_are_those_of_pycocotools_on_the_annotation_file_and_the_results
         values = metrics.compute()
         file = COCO(annotation_file(data.data_dir, split))
         file.dataset.setdefault("info", {})
-        results = json.loads(json.dumps(metrics.results(data.category_ids)))
+        results = json.loads(json.dumps(metrics.predictions(data.category_ids)))
         for kind, prefix in (("bbox", ""), ("segm", "segm_")):
             if kind == "segm":  # where boxes are given, pycocotools takes their area for that of masks, too
                 results = [{name: value for name, value in result.items() if name != "bbox"} for result in results]
@@ -197,7 +197,7 @@ def rank_metrics(rank: int, world: int, folder: Path) -> None:
     if rank < 2 and world == 3:
         mine = truth[rank::2]
     metrics.update([doubtful(target) for target in mine], mine)
-    torch.save((metrics.results(range(10)), metrics.compute()), folder / f"{rank}.pt")
+    torch.save((metrics.predictions(range(10)), metrics.compute()), folder / f"{rank}.pt")
 
 
 @pytest.mark.parametrize("world", [2, 3])
@@ -207,7 +207,10 @@ def test_several_processes_find_what_one_finds(world, scenes, tmp_path):
     metrics.update([doubtful(target) for target in truth], truth)
     mp.start_processes(rank_metrics, args=(world, tmp_path), nprocs=world, start_method="fork")
     for rank in range(world):
-        assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == (metrics.results(range(10)), metrics.compute())
+        assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == (
+            metrics.predictions(range(10)),
+            metrics.compute(),
+        )
 
 
 def test_operations_are_those_of_backbone_pyramid_and_heads(scenes):
@@ -264,6 +267,6 @@ def test_category_ids_with_gaps_map_back(coco):
     data = data_of(coco)
     truth, metrics = targets(data), DetectionMetrics()
     metrics.update([perfect(target) for target in truth], truth)
-    (result,) = metrics.results(data.category_ids)
+    (result,) = metrics.predictions(data.category_ids)
     assert (result["image_id"], result["category_id"], result["bbox"]) == (1, 90, [4, 4, 20, 20])
     assert 90 in CATEGORIES

@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import wandb
@@ -39,9 +40,18 @@ def test_a_short_training_learns_the_digits(run):
 
 def test_run_folder_holds_what_is_documented(run):
     found = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
-    files = {"config.yaml", "environment.json", "data.json", "metrics.csv", "results.json"}
+    files = {"config.yaml", "environment.json", "data.json", "metrics.csv", "results.json", "predictions.npz"}
     assert files | {"checkpoints/last.ckpt", "checkpoints/best.ckpt"} <= found
     assert not [name for name in found if name.endswith(".part")]
+
+
+def test_the_kept_predictions_are_those_that_were_measured(run):
+    predictions, results = np.load(run / "predictions.npz"), read(run, "results.json")
+    sample, target, predicted = (predictions[name] for name in ("sample", "target", "predicted"))
+    assert (np.diff(sample) > 0).all()
+    assert (predicted == target).mean() == pytest.approx(results["metrics"]["test"]["top1"], rel=1e-6)
+    assert len(sample) == results["metrics"]["test"]["samples"]
+    assert "highest scores" in results["metric_definition"]
 
 
 def test_results_have_metrics_with_their_sample_counts_and_costs(run):

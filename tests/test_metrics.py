@@ -109,9 +109,9 @@ def test_keys_that_only_look_like_windows_stay_apart():
     assert metrics.compute()["samples"] == 4
 
 
-def all_metrics(shares: list[Tensor]) -> list[dict[str, float]]:
-    """Both kinds of metrics of some samples, and of samples that are windows of clips, updated share by share; the scores
-    have ties."""
+def all_metrics(shares: list[Tensor]) -> list[dict]:
+    """Both kinds of metrics and predictions of some samples, and of samples that are windows of clips, updated share by
+    share; the scores have ties."""
     scores, target = labelled_scores(levels=4)
     single = scores.roll(1, 0).argmax(1)
     clips = torch.arange(61) // 3
@@ -129,7 +129,8 @@ def all_metrics(shares: list[Tensor]) -> list[dict[str, float]]:
             rows = torch.cat([rows, torch.zeros(1, dtype=torch.long)])
             keys = [names_of_rows[row] for row in rows.tolist()]
             metrics.update(scores[rows], labels[rows], weight, keys)
-        found.append({name: value.item() for name, value in metrics.compute().items()})
+        values = {name: value.item() for name, value in metrics.compute().items()}
+        found.append(values | {name: kept.tolist() for name, kept in metrics.predictions().items()})
     return found
 
 

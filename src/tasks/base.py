@@ -9,6 +9,7 @@ from copy import deepcopy
 from typing import Self
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import nn
@@ -27,14 +28,14 @@ class Task(L.LightningModule):
     """A backbone made with the data spec. A subclass adds head and loss, `monitor`, `val_metrics` and `test_metrics`.
 
     monitor: the metric, on the validation split, that the best checkpoint has most of.
-    predictions: of the last test, for the run folder; None where a task keeps none.
+    predictions: of the last test, for the run folder: COCO's results, or arrays; None before.
     resumes_inside_epochs: whether a run may go on from the middle of an epoch.
     """
 
     monitor: str
     val_metrics: Metric
     test_metrics: Metric
-    predictions: list[dict] | None = None
+    predictions: list[dict] | dict[str, np.ndarray] | None = None
     resumes_inside_epochs = True
 
     def __init__(
@@ -60,7 +61,11 @@ class Task(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout and the like are functions of seed, epoch, step and rank: a run that goes on draws what it would have."""
         seed = os.environ.get("PL_GLOBAL_SEED", "0")
-        torch.manual_seed(hashed_seed("step", seed, self.current_epoch, batch_idx, self.global_rank))
+        number = hashed_seed("step", seed, self.current_epoch, batch_idx, self.global_rank)
+        # not torch.manual_seed: without a GPU it keeps a stack trace a step, for the day that one is found
+        torch.default_generator.manual_seed(number)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(number)
 
     @abstractmethod
     def evaluate(self, batch: Batch, split: str, metrics: Metric) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,7 +11,7 @@ from torch.optim import AdamW, Optimizer
 from torchmetrics import Metric
 
 from datamodules import Batch, ByteArray, DataSpec, UserError
-from src.metrics import MultiLabelMetrics, SingleLabelMetrics
+from src.metrics import MultiLabelMetrics, ScoreMetrics, SingleLabelMetrics
 from src.optim import Schedule
 from src.strategies import mean_over_ranks
 from src.tasks.base import Task
@@ -70,6 +70,10 @@ class Classification(Task):
 
     def evaluate(self, batch: Batch, split: str, metrics: Metric) -> None:
         self.record(self(batch.inputs), batch, split, metrics)
+
+    def on_test_epoch_end(self) -> None:
+        self.predictions = cast("ScoreMetrics", self.test_metrics).predictions()
+        super().on_test_epoch_end()
 
     def record(self, scores: Tensor, batch: Batch, split: str, metrics: Metric) -> None:
         """Update the metrics and the loss of a split with the scores of a batch."""

@@ -135,7 +135,7 @@ class Detection(Task):
 
     def on_test_epoch_end(self) -> None:
         trainer, metrics = cast("Any", self.trainer), cast("DetectionMetrics", self.test_metrics)
-        self.predictions = metrics.results(trainer.datamodule.category_ids)
+        self.predictions = metrics.predictions(trainer.datamodule.category_ids)
         super().on_test_epoch_end()
 
     def counted(self, inputs: dict[str, ByteArray]) -> None:
