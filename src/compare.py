@@ -16,8 +16,9 @@ from src.runs import find_runs, find_unfinished
 from src.wandb_logger import fetch_runs
 
 DESCRIPTION = """One row per cell: the mean over its seeds with a 95 % interval, the difference from one of the cells over
-seeds and over test samples, published figures, and what it cost. Runs that must not be compared with the others (other data,
-split, budget or metric, other options than their cell's, unfinished) are named and left out. One row per run above it."""
+seeds and over test samples, published figures, and what it cost. Runs that must not be compared with the others (other
+data, split, budget or metric, other options than their cell's, unfinished) are named and left out; src/report/rules.py has
+the rules. Above it one row per run."""
 
 
 def main(args: list[str] | None = None) -> Comparison:
@@ -29,6 +30,7 @@ def main(args: list[str] | None = None) -> Comparison:
     parser.add_argument(
         "--against", metavar="CELL", help="the cell that differences are shown from (default: the first)"
     )
+    parser.add_argument("--any-budget", action="store_true", help="compare runs that saw other numbers of samples, too")
     parser.add_argument(
         "--csv", type=Path, metavar="FILE.csv", help="unrounded: the runs; the cells go into FILE_cells.csv"
     )
@@ -46,7 +48,9 @@ def main(args: list[str] | None = None) -> Comparison:
         runs = find_runs(options.runs)
         if options.from_wandb:
             runs += fetch_runs(options.from_wandb, Path(fetched))
-        comparison = compare_runs(runs, options.split, options.against, find_unfinished(options.runs))
+        comparison = compare_runs(
+            runs, options.split, options.against, options.any_budget, find_unfinished(options.runs)
+        )
         print_runs(runs, options.split)
         print_comparison(comparison)
         frame = runs_frame(runs, options.split)

@@ -17,9 +17,9 @@ from src.runs import Run, find_runs
 ROOT = Path(__file__).parent.parent
 
 
-def sorted_out(*folders: Path) -> tuple[list[str], dict[str, str]]:
+def sorted_out(*folders: Path, any_budget: bool = False) -> tuple[list[str], dict[str, str]]:
     """Names of the kept runs, and of the others with their reasons."""
-    kept, excluded = split_runs([Record.of(run) for run in find_runs(list(folders))], "test")
+    kept, excluded = split_runs([Record.of(run) for run in find_runs(list(folders))], "test", any_budget)
     return [name_of(record.folder) for record in kept], {
         name_of(out.folder): "; ".join(out.reasons) for out in excluded
     }
@@ -94,6 +94,14 @@ def test_other_batches_may_leave_out_other_samples_at_the_end_of_epochs_and_no_m
     assert sorted_out(tmp_path)[1] == {}  # 1,197 samples, as steps of 64 and of 32
     make_run(tmp_path, "c", 0, config={"data.init_args.batch_size": 32}, steps=37 * 6, results={"epochs": 6})
     assert sorted_out(tmp_path)[1] == {"c/seed0": "budget: 7,104 training samples, not 5,760 training samples"}
+
+
+def test_any_budget_lets_cells_differ_but_not_the_seeds_of_one(tmp_path):
+    make_run(tmp_path, "a", 0, steps=100)
+    make_run(tmp_path, "b", 0, steps=200)
+    assert sorted_out(tmp_path, any_budget=True)[1] == {}
+    make_run(tmp_path, "b", 1, steps=300)
+    assert "config: not that of the cell's other seeds" in sorted_out(tmp_path, any_budget=True)[1]["b/seed1"]
 
 
 def test_runs_that_their_time_ended_have_that_time_as_budget(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +50,10 @@ class Cell:
     def label(self) -> str:
         return self.name[1]
 
+    @property
+    def budget(self) -> Budget:
+        return Budget.of(self.records[0])
+
     def interval(self, metric: str) -> Interval:
         return student_interval(by_seed(self.values.get(metric, {})).values())
 
@@ -90,7 +95,9 @@ class Comparison:
         samples = first.samples(self.split) or 0
         tested = f"{samples:,} {self.split} samples" + ("" if first.fold is None else " in a fold")
         runs = f"{len(self.records)} runs of {len(self.cells)} cell{'s' if len(self.cells) > 1 else ''}"
-        return f"{first.data['dataset']} {first.data['fingerprint'][:8]}, {tested}, {Budget.of(first)}; {runs}"
+        budgets = {str(cell.budget) for cell in self.cells}
+        budget = "other budgets" if len(budgets) > 1 else budgets.pop()
+        return f"{first.data['dataset']} {first.data['fingerprint'][:8]}, {tested}, {budget}; {runs}"
 
     def frame(self) -> pd.DataFrame:
         """One row per cell, unrounded: for every metric its mean, low and high over seeds; `difference_*` from the cell
@@ -111,23 +118,28 @@ class Comparison:
                 row |= {f"difference_{kind}": mean, f"difference_{kind}_low": low, f"difference_{kind}_high": high}
             value, version = published_figure(cell.published, self.metric)
             row |= {"published": value, "published_version": version, "gap": row[self.metric] - value}
-            row |= {column: cell.cost(column) for column in COSTS}
+            row |= {"training_samples": cell.budget.samples} | {column: cell.cost(column) for column in COSTS}
             rows.append(row)
         return pd.DataFrame(rows)
 
 
 def compare_runs(
-    runs: list[Run], split: str = "test", against: str | None = None, unfinished: list[Path] | None = None
+    runs: list[Run],
+    split: str = "test",
+    against: str | None = None,
+    any_budget: bool = False,
+    unfinished: Sequence[Path] = (),
 ) -> Comparison:
     """Sort out what may be compared, and compare it.
 
-    against: the cell that differences are shown from; the first one if left out. unfinished: run folders to name as such.
+    against: the cell that differences are shown from; the first one if left out. any_budget: see rules. unfinished: run
+    folders to name as such.
     Raises UserError where no run was measured on the split or no cell is called `against`.
     """
-    kept, excluded = split_runs([Record.of(run) for run in runs], split)
+    kept, excluded = split_runs([Record.of(run) for run in runs], split, any_budget)
     excluded += [
         Excluded(str(path), (path.parent.parent.name, path.parent.name), None, ("not finished: no results.json",))
-        for path in unfinished or ()
+        for path in unfinished
     ]
     metric = main_metric(kept, split)
     comparison = Comparison(split, metric, cells_of(kept, split), excluded)

@@ -7,7 +7,8 @@ Two runs may be compared when they agree in
               trainer.accumulate_grad_batches. With equal batches it must be the same number; with other batches the
               incomplete last batches that training leaves out, less than one in an epoch, may differ. Where
               trainer.max_time ended the runs, the budget is that time on that hardware instead. What weights were
-              trained with before, such as those that a probe reads, does not count
+              trained with before, such as those that a probe reads, does not count. --any-budget lets cells differ, and
+              then the table says what each had
   metric      its definition and the number of samples measured; older runs without a definition agree with all
 Runs of one cell must also agree in their whole configs but for the seed, what is made of it, and where they ran; and each
 seed counts once. Cross-validated cells (data.fold, data.fold_seed) agree in members with runs of the same fold alone, and
@@ -46,12 +47,18 @@ class Excluded:
     changes: Changes | None = None
 
 
-def split_runs(records: Sequence[Record], split: str) -> tuple[list[Record], list[Excluded]]:
+def split_runs(records: Sequence[Record], split: str, any_budget: bool = False) -> tuple[list[Record], list[Excluded]]:
     """The runs that may be compared with each other, and those that may not."""
-    kept, excluded = keep_largest(list(records), lambda a, b: disagreements(a, b, split))
+
+    def reasons(run: Record, reference: Record) -> list[str]:
+        """Why a run must not be compared with another; empty if it may."""
+        of_budget = [] if any_budget else budget_reasons(run, reference)
+        return data_reasons(run, reference) + of_budget + metric_reasons(run, reference, split)
+
+    kept, excluded = keep_largest(list(records), reasons)
     if kept and kept[0].fold is not None:
         for group_of in (fold_of, lambda record: record.repeat):
-            kept, others = keep_in_groups(kept, group_of, lambda a, b: disagreements(a, b, split))
+            kept, others = keep_in_groups(kept, group_of, reasons)
             excluded += others
     kept, others = keep_in_groups(kept, lambda record: record.cell, odd_configs)
     excluded += others
@@ -59,11 +66,6 @@ def split_runs(records: Sequence[Record], split: str) -> tuple[list[Record], lis
         kept, others = drop(kept)
         excluded += others
     return kept, [with_changes(out, records, kept) for out in excluded]
-
-
-def disagreements(run: Record, reference: Record, split: str) -> list[str]:
-    """Why a run must not be compared with another; empty if it may."""
-    return data_reasons(run, reference) + budget_reasons(run, reference) + metric_reasons(run, reference, split)
 
 
 def data_reasons(run: Record, reference: Record) -> list[str]:

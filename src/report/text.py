@@ -16,6 +16,7 @@ def text_frame(comparison: Comparison) -> pd.DataFrame:
     """One row per cell, as strings; columns that no cell has are left out."""
     metric, against = comparison.metric, comparison.cells[comparison.against].label
     rows = []
+    budgets = [str(cell.budget) for cell in comparison.cells]
     for position, cell in enumerate(comparison.cells):
         pair = (position, comparison.against)
         value, version = published_figure(cell.published, metric)
@@ -29,6 +30,7 @@ def text_frame(comparison: Comparison) -> pd.DataFrame:
                 "over samples": limits(comparison.by_sample.get(pair)),
                 "published": "-" if version is None else f"{value:.3f} ({version})",
                 "gap": number(mean - value, "+.3f"),
+                "budget": budgets[position] if len(set(budgets)) > 1 else "-",
                 "parameters": scaled(cell.cost("parameters")),
                 "FLOPs": scaled(cell.cost("flops_per_example")),
                 "samples/s": number(cell.cost("train_samples_per_second"), ",.0f"),
