@@ -121,7 +121,7 @@ def curve_differences(run: Run, again: Run) -> dict[str, tuple[int, float]]:
     """Of every column of metrics.csv that differs: the first step at which it does, and the largest difference."""
     before, now = (read_curves(r) for r in (run, again))
     found = {}
-    for name in sorted(set(before) | set(now)):
+    for name in dict.fromkeys(map(str, [*before, *now])):
         pair = pd.concat([frame[name] if name in frame else pd.Series(dtype=float) for frame in (before, now)], axis=1)
         first, second = pair.iloc[:, 0], pair.iloc[:, 1]
         differs = ~((first == second) | (first.isna() & second.isna()))
@@ -136,8 +136,8 @@ def read_curves(run: Run) -> pd.DataFrame:
     path = run.folder / "metrics.csv"
     if not path.is_file():
         raise UserError(f"{path} is missing: without it losses cannot be compared")
-    frame = pd.read_csv(path, float_precision="round_trip").groupby("step").last()
-    return frame[[name for name in frame if name.startswith(("train/", "val/"))]]
+    frame = pd.read_csv(path).groupby("step").last()
+    return frame[[name for name in frame if str(name).startswith(("train/", "val/"))]]
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def write_record(fetched, folder: Path) -> Run | None:
         run.write(f"{name}.json", content)
     history = pd.DataFrame(fetched.history(samples=1000, pandas=False))
     history = history.rename(columns={"trainer/global_step": "step"})
-    kept = [name for name in history if name in ("epoch", "step") or name.startswith(("train/", "val/"))]
+    kept = [name for name in history if name in ("epoch", "step") or str(name).startswith(("train/", "val/"))]
     history[kept].to_csv(folder / "metrics.csv", index=False)
     return run
 

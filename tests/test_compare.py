@@ -120,7 +120,6 @@ def test_folds_are_averaged_before_seeds_are(tmp_path):
 
 
 def test_the_published_figure_of_the_final_version_stands_beside_with_the_gap(tmp_path, monkeypatch, capsys):
-    (tmp_path / "a.yaml").write_text("source: a paper\ncells: []")
     suite = "source: a paper\ncells:\n"
     for cell, figures in (("new", "{v1: 76.4, v2: 78.0}"), ("first_only", "{v1: 50}"), ("none", "{}")):
         suite += f"  - {{name: {cell}, config: one, published: {{top1: {figures}}}}}\n"
@@ -132,7 +131,7 @@ def test_the_published_figure_of_the_final_version_stands_beside_with_the_gap(tm
         make_run(tmp_path / "runs", cell, 0)
     frame = compare.main([str(tmp_path / "runs")]).frame().set_index("cell")
     assert frame.index.tolist() == ["new", "first_only", "none"]  # the suite's order
-    assert frame["published_version"].tolist() == ["v2", "v1", None]
+    assert frame["published_version"].fillna("-").tolist() == ["v2", "v1", "-"]
     assert frame["gap"]["new"] == pytest.approx(frame["top1"]["new"] - 0.78)
     shown = capsys.readouterr().out
     assert "0.780 (v2)" in shown

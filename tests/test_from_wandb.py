@@ -120,7 +120,7 @@ def runs(tmp_path_factory) -> Path:
         patch.setenv("WANDB_SILENT", "true")
         wandb.teardown()
         for seed in ("0", "1"):
-            options = ["--seed_everything", seed, "--runs_dir", str(folder), "--trainer.limit_train_batches", "20"]
+            options = ["--seed_everything", seed, "--runs_dir", str(folder), "--trainer.limit_train_batches", "10"]
             fit.main(["--config", CONFIG, "--trainer.max_epochs", "2", *options])
         wandb.teardown()
     return folder
@@ -136,7 +136,7 @@ def server(runs, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "5")
+    monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "3")
     wandb.teardown()
     yield handler
     found.shutdown()

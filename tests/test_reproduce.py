@@ -22,7 +22,8 @@ CONFIG = str(ROOT / "configs" / "digits_perceiver.yaml")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
-    options = ["--trainer.max_epochs", "2", "--trainer.log_every_n_steps", "1", "--runs_dir", str(runs)]
+    options = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "6", "--trainer.log_every_n_steps", "1"]
+    options += ["--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1", "--runs_dir", str(runs)]
     fit.main(["--config", CONFIG, *options])
     return runs / "digits" / "perceiver" / "seed0"
 

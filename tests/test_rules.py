@@ -74,7 +74,7 @@ def test_one_byte_of_a_shard_is_caught(reference, furniture, tmp_path):
         (["--data.fold", "1"], "folds: seed 0 has 1, not 0"),
         (["--trainer.max_steps", "3"], "budget: 6 training samples, not 4"),
         (["--data.batch_size", "4"], "budget: 8 training samples, not 4"),
-        (["--trainer.limit_test_batches", "1"], "test samples measured: 2, not 3"),
+        (["--trainer.limit_test_batches", "1"], "test samples measured: 2, not 7"),
     ],
 )
 def test_another_split_budget_and_sample_count_is_caught(reference, furniture, tmp_path, options, said):

@@ -112,12 +112,11 @@ def curves(cell: Cell) -> dict[str, list]:
 
 def curve(record: Record, name: str) -> pd.DataFrame:
     """One run's values of a column by step, with the samples seen by then."""
-    config, table = record.config, record.curves
+    table = record.curves
     if name not in table:
         return pd.DataFrame({"seen": [], record.folder: []})
-    batch = config["data.init_args.batch_size"] * (config.get("trainer.accumulate_grad_batches") or 1)
     values = table[["step", name]].dropna().groupby("step")[name].last()
-    return pd.DataFrame({"seen": (values.index + 1) * batch, record.folder: values})
+    return pd.DataFrame({"seen": (values.index + 1) * rules.Budget.of(record).batch, record.folder: values})
 
 
 def predictions(comparison: Comparison) -> dict[str, Any] | None:

@@ -142,6 +142,7 @@ def compare_runs(
         for path in unfinished
     ]
     metric = main_metric(kept, split)
+    excluded.sort(key=lambda out: natural(out.folder))
     comparison = Comparison(split, metric, cells_of(kept, split), excluded)
     labels = [cell.label for cell in comparison.cells]
     if against is not None:

@@ -14,8 +14,8 @@ Runs of one cell must also agree in their whole configs but for the seed, what i
 seed counts once. Cross-validated cells (data.fold, data.fold_seed) agree in members with runs of the same fold alone, and
 must have the same folds in every seed.
 
-Of the runs that disagree, the largest set that agrees is kept (of equally large ones that of the run named first), the others
-are left out of all statistics.
+Of runs that disagree, the largest set that agrees is kept (of equally large ones that of the run named first), the others are
+left out of all statistics.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Budget:
     @classmethod
     def of(cls, record: Record) -> Budget:
         config, results = record.config, record.results
-        batch = config["data.init_args.batch_size"] * (config.get("trainer.accumulate_grad_batches") or 1)
+        batch = config.get("data.init_args.batch_size", 1) * (config.get("trainer.accumulate_grad_batches") or 1)
         # a linear probe takes no steps while it reads its one epoch
         samples = results["steps"] * batch or results["epochs"] * record.data["splits"]["train"]["samples"]
         limit = config.get("trainer.max_time")
@@ -182,18 +182,19 @@ Reasons = Callable[[Record, Record], list[str]]
 
 
 def keep_largest(records: list[Record], reasons: Reasons) -> tuple[list[Record], list[Excluded]]:
-    """The largest set of runs that agree with one of them, that one first, and the others with what parts them from it."""
-    if not records:
-        return [], []
-    agree = [[other for other in records if not reasons(other, record)] for record in records]
-    largest = max(range(len(records)), key=lambda number: len(agree[number]))
-    leader, kept = records[largest], agree[largest]
-    excluded = [
-        Excluded(out.folder, out.cell, out.seed, tuple(reasons(out, leader)), leader.folder)
-        for out in records
-        if out not in kept
-    ]
-    return kept, excluded
+    """The largest set of runs that all agree, and the others with what parts them from one of the set."""
+    agreeing = [sum(not reasons(other, record) for other in records) for record in records]
+    kept: list[Record] = []
+    excluded = []
+    # agreement is not transitive: older runs say less, and budgets may differ by a little
+    for number in sorted(range(len(records)), key=lambda number: -agreeing[number]):
+        record = records[number]
+        found = next(((why, one) for one in kept if (why := reasons(record, one))), None)
+        if found is None:
+            kept.append(record)
+        else:
+            excluded.append(Excluded(record.folder, record.cell, record.seed, tuple(found[0]), found[1].folder))
+    return [record for record in records if record in kept], excluded
 
 
 def keep_in_groups(

