@@ -95,28 +95,23 @@ def rounded(values: Any) -> list[float | None]:
 
 def curves(cell: Cell) -> dict[str, list]:
     """Over training, for every loss and metric: training samples seen, mean, lowest and highest of the cell's runs."""
-    columns = dict.fromkeys(name for record in cell.records for name in record.curves)
+    columns = dict.fromkeys(str(name) for record in cell.records for name in record.curves)
     found = {}
     for name in columns:
         if name.startswith(("train/", "val/")) and not name.endswith(("/samples", "_classes")):
-            table = pd.concat([curve(record, name) for record in cell.records], axis=1).dropna()
-            if len(table) > 1:
-                table = table.groupby(np.arange(len(table)) * POINTS // max(len(table), POINTS)).mean()
-            if len(table):
-                runs = table.drop(columns="seen")
-                numbers = [table["seen"].mean(axis=1) if table["seen"].ndim > 1 else table["seen"]]
-                numbers += [runs.mean(axis=1), runs.min(axis=1), runs.max(axis=1)]
-                found[name] = [rounded(column) for column in numbers]
+            runs = pd.concat([curve(record, name) for record in cell.records], axis=1).dropna()
+            if len(runs):
+                few = np.arange(len(runs)) * POINTS // max(len(runs), POINTS)
+                seen = pd.Series((runs.index.to_numpy() + 1) * cell.budget.batch).groupby(few).mean()
+                runs = runs.groupby(few).mean()
+                found[name] = [rounded(v) for v in (seen, runs.mean(axis=1), runs.min(axis=1), runs.max(axis=1))]
     return found
 
 
-def curve(record: Record, name: str) -> pd.DataFrame:
-    """One run's values of a column by step, with the samples seen by then."""
+def curve(record: Record, name: str) -> pd.Series:
+    """One run's values of a column by step."""
     table = record.curves
-    if name not in table:
-        return pd.DataFrame({"seen": [], record.folder: []})
-    values = table[["step", name]].dropna().groupby("step")[name].last()
-    return pd.DataFrame({"seen": (values.index + 1) * rules.Budget.of(record).batch, record.folder: values})
+    return table[["step", name]].dropna().groupby("step")[name].last() if name in table else pd.Series(dtype=float)
 
 
 def predictions(comparison: Comparison) -> dict[str, Any] | None:

@@ -58,9 +58,9 @@ class Cell:
         return student_interval(by_seed(self.values.get(metric, {})).values())
 
     def cost(self, column: str) -> float | None:
-        found = [record.results.get(COSTS[column]) for record in self.records]
-        found = [value["bytes"] if isinstance(value, dict) else value for value in found]
-        return None if any(value is None for value in found) else float(np.mean(found))
+        costs = [record.results.get(COSTS[column]) for record in self.records]
+        known = [float(c["bytes"] if isinstance(c, dict) else c) for c in costs if c is not None]
+        return float(np.mean(known)) if len(known) == len(costs) else None
 
 
 @dataclass
