@@ -4,6 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 DEBIAN_DATA := dataset-fashion-mnist sweethome3d-furniture \
 	$(foreach language,en es fr it ru,asterisk-core-sounds-$(language)-wav)
+DEBIAN_BROWSER := chromium chromium-driver
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test smoke faults lint format lock bench debian clean
@@ -40,9 +41,9 @@ lock: $(READY) ## renew requirements.lock from the ranges in pyproject.toml
 bench: $(READY) ## time the backbones side by side, CSV into results/
 	$(BIN)/python -m src.benchmark backbones
 
-debian: ## as root: install Debian's real data sets, which some tests read where they are installed
+debian: ## as root: install Debian's real data sets and browser, which some tests use where they are installed
 	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(DEBIAN_DATA)
+	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(DEBIAN_DATA) $(DEBIAN_BROWSER)
 
 clean: ## remove what the targets made, data and runs excepted
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache

@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from datamodules import ByteArrayDataModule, UserError
 from src.callbacks import RunProgress, Throughput
+from src.energy import Energy
 from src.mistakes import accident_line, is_mistake, one_line
 from src.recovery import STOPPED, Recovery
 from src.runs import Run, load_checkpoint
@@ -100,8 +101,8 @@ class ByteBenchCLI(LightningCLI):
         if not self.recording:
             config.update(enable_checkpointing=False, logger=False, callbacks=callbacks)
             return L.Trainer(**config)
-        self.throughput = Throughput()
-        callbacks.append(self.throughput)
+        self.throughput, self.energy = Throughput(), Energy()
+        callbacks += [self.throughput, self.energy]
         saving = config.pop("enable_checkpointing") is not False  # Lightning's own would save beside ours
         self.recovery = Recovery(self.run.folder / "checkpoints", self.model.monitor, saving)
         callbacks.append(self.recovery)

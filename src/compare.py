@@ -1,50 +1,75 @@
-"""Compare finished runs in one table: `python -m src.compare runs/quickstart`."""
+"""Compare runs: `python -m src.compare runs/quickstart --html quickstart.html`."""
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-
-import pandas as pd
 
 from src.cli import run_command
 from src.mistakes import Parser
-from src.report.table import print_runs
-from src.runs import find_runs
+from src.report.page import html_page
+from src.report.rows import Comparison, compare_runs
+from src.report.table import print_runs, runs_frame
+from src.report.text import latex, markdown, print_comparison
+from src.report.to_wandb import log_comparison
+from src.runs import find_runs, find_unfinished
+from src.wandb_logger import fetch_runs
 
-DESCRIPTION = """One row per run: metric, sample count, parameters, FLOPs, samples/s, peak memory, wall time, seed. Runs
-that were measured on other data bytes or other split members are marked."""
+DESCRIPTION = """One row per cell: the mean over its seeds with a 95 % interval, the difference from one of the cells over
+seeds and over test samples, published figures, and what it cost. Runs that must not be compared with the others (other
+data, split, budget or metric, other options than their cell's, unfinished) are named and left out; src/report/rules.py has
+the rules. Above it one row per run."""
 
 
-def main(args: list[str] | None = None) -> pd.DataFrame:
-    """Prints the table and returns it."""
+def main(args: list[str] | None = None) -> Comparison:
+    """Prints, writes what was asked for, and returns the comparison."""
     parser = Parser("python -m src.compare", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN_OR_FOLDER", help="run folders, or folders of them")
+    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN_OR_FOLDER", help="run folders, or folders of them")
+    parser.add_argument("--from-wandb", metavar="ENTITY/PROJECT[/GROUP]", help="runs that lie on W&B's server")
     parser.add_argument("--split", choices=("val", "test"), default="test")
-    parser.add_argument("--csv", type=Path, help="write the table here, with unrounded numbers")
-    parser.add_argument("--wandb", action="store_true", help="log the table to W&B as a wandb.Table")
+    parser.add_argument(
+        "--against", metavar="CELL", help="the cell that differences are shown from (default: the first)"
+    )
+    parser.add_argument("--any-budget", action="store_true", help="compare runs that saw other numbers of samples, too")
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE.csv", help="unrounded: the runs; the cells go into FILE_cells.csv"
+    )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="the table of cells")
+    parser.add_argument("--latex", type=Path, metavar="FILE", help="the table of cells, for booktabs")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="one page with everything, curves and predictions too"
+    )
+    parser.add_argument("--wandb", action="store_true", help="log tables, images and the page to W&B")
     options = parser.parse_args(args)
+    if not options.runs and not options.from_wandb:
+        parser.error("no runs given: name run folders, or --from-wandb")
 
-    frame = print_runs(find_runs(options.runs), options.split)
-    if options.csv:
-        options.csv.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(options.csv, index=False)
-    if options.wandb:
-        log_to_wandb(frame, options.split)
-    return frame
+    with tempfile.TemporaryDirectory() as fetched:
+        runs = find_runs(options.runs)
+        if options.from_wandb:
+            runs += fetch_runs(options.from_wandb, Path(fetched))
+        comparison = compare_runs(
+            runs, options.split, options.against, options.any_budget, find_unfinished(options.runs)
+        )
+        print_runs(runs, options.split)
+        print_comparison(comparison)
+        frame = runs_frame(runs, options.split)
+        frame["left_out"] = frame["run"].map({out.folder: "; ".join(out.reasons) for out in comparison.excluded})
+        if options.csv:
+            write(options.csv, frame.to_csv(index=False))
+            write(options.csv.with_stem(f"{options.csv.stem}_cells"), comparison.frame().to_csv(index=False))
+        for path, form in ((options.markdown, markdown), (options.latex, latex), (options.html, html_page)):
+            if path:
+                write(path, form(comparison))
+        if options.wandb:
+            log_comparison(comparison, frame)
+    return comparison
 
 
-def log_to_wandb(frame: pd.DataFrame, split: str) -> None:
-    """The table as a W&B run of its own, in the group of the runs where they have one experiment in common."""
-    import os
-
-    import wandb
-
-    os.environ.setdefault("WANDB_MODE", "offline")
-    groups = frame["experiment"].unique()
-    with wandb.init(
-        project="bytebench", job_type="compare", name="compare", group=groups[0] if len(groups) == 1 else None
-    ) as run:
-        run.log({f"compare/{split}": wandb.Table(dataframe=frame)})
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(f"written: {path}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from src.cli import ByteBenchCLI, run_command
 from src.metrics import metrics_of
 from src.report.table import print_runs
 from src.runs import peak_memory
+from src.wandb_logger import log_record
 
 DESCRIPTION = """Train the model of a config on its data, test it, and keep everything in a run folder. Any value of the
 config can be changed on the command line: --trainer.max_epochs 3 --data.batch_size 32 --seed_everything 1."""
@@ -55,10 +56,13 @@ def main(args: list[str] | None = None) -> dict:
         "bad_samples": len(data.bad_samples),
         "peak_memory": peak_memory(),
         "wall_time_seconds": cli.throughput.wall_time,
+        "energy_joules": cli.energy.total,
+        "energy_of": sorted(cli.energy.joules),
     }
     if model.predictions is not None:
         run.write_predictions("predictions", model.predictions)
     run.write("results.json", results)
+    log_record(run)
     if wandb.run is not None:
         wandb.finish()
     if trainer.is_global_zero:

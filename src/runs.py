@@ -6,7 +6,7 @@ runs/<experiment>/<cell>/seed<k>/
                       environment.1.json, environment.2.json, ... say the same of the later parts
   data.json           fingerprint of the data's bytes, size and membership of the splits, the data spec
   metrics.csv         losses and metrics over training
-  results.json        final metrics with their sample counts, parameters, FLOPs, samples/s, peak memory, wall time
+  results.json        final metrics with their sample counts, parameters, FLOPs, samples/s, peak memory, wall time, energy
   predictions.npz     of every test sample: `sample`, a number that stands for its name, ascending; `target`; with one label
                       the class `predicted`, with several the `scores` (samples, classes)
   predictions.json    instead, of detection: what was found in the test images, in COCO's format of results
@@ -154,6 +154,12 @@ def find_runs(paths: list[Path]) -> list[Run]:
             raise UserError(f"{path} holds no finished run (no results.json in it): give a run folder or one above")
         runs += [Run(file.parent) for file in found]
     return list(dict.fromkeys(runs))
+
+
+def find_unfinished(paths: list[Path]) -> list[Path]:
+    """The run folders in some folders that have no results yet."""
+    found = sorted({file.parent for path in paths for file in path.rglob("environment.json")})
+    return [folder for folder in found if not (folder / "results.json").is_file()]
 
 
 def environment() -> dict:

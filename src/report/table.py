@@ -43,6 +43,7 @@ def runs_frame(runs: list[Run], split: str = "test") -> pd.DataFrame:
                 "train_samples_per_second": results["train_samples_per_second"],
                 "peak_memory_bytes": results["peak_memory"]["bytes"],
                 "wall_time_seconds": results["wall_time_seconds"],
+                "energy_joules": results.get("energy_joules"),
                 "run": str(run.folder),
             }
         )
