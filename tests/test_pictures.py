@@ -16,7 +16,7 @@ from src.pictures.fields import draw_importance, draw_receptive_fields, gradient
 from src.pictures.permuted import places_of, put_back, restored
 from src.pictures.samples import load_samples
 from src.pictures.views import Video, letters, make_view, shine, stretch
-from src.tasks import Classification
+from src.tasks import Classification, LinearProbe
 
 small_perceiver = partial(
     Perceiver, num_latents=6, latent_dim=16, cross_attends=2, self_attends_per_block=1, self_heads=2
@@ -113,6 +113,12 @@ def test_a_perceivers_gradient_is_what_a_small_change_does():
     image = samples.compact["image"].double()
     difference = (score(image + step) - score(image - step)) / 0.02
     assert np.allclose(found[:, 4, 2], difference.abs().detach().numpy(), rtol=1e-4)
+
+
+def test_a_probe_of_a_frozen_backbone_has_importance(tmp_path):
+    data = Digits()
+    task = LinearProbe(data.spec, small_perceiver).eval().requires_grad_(False)
+    assert draw_importance(task, load_samples(task, data, "test", 2), tmp_path, "t")
 
 
 def test_a_patch_of_a_video_shines_on_its_own_pixels_of_the_frames_shown():

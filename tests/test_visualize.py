@@ -38,18 +38,19 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(image.convert("RGB"))
 
 
-def test_a_run_gets_its_pictures_and_their_paths_are_printed(run, tmp_path, capsys):
-    written = visualize.main([str(run), "--out", str(tmp_path), "--samples", "5"])
+@pytest.fixture(scope="module")
+def written(run, tmp_path_factory) -> list[Path]:
+    return visualize.main([str(run), "--out", str(tmp_path_factory.mktemp("out")), "--samples", "5"])
+
+
+def test_a_run_gets_its_pictures(written):
     assert {path.stem for path in written} == OF_A_PERCEIVER
-    assert capsys.readouterr().out.split() == [str(path) for path in written]
     for path in written:
         height, width, _ = pixels(path).shape
         assert 500 < width < 1500
         assert 150 < height < 1500
         assert path.stat().st_size < 150_000
         assert pixels(path).std() > 10  # something is drawn
-    again = visualize.main([str(run), "--out", str(tmp_path / "again"), "--samples", "5"])
-    assert all(np.array_equal(pixels(a), pixels(b)) for a, b in zip(written, again, strict=True))
 
 
 def test_the_callback_draws_when_training_has_ended(run):
@@ -57,22 +58,23 @@ def test_the_callback_draws_when_training_has_ended(run):
     assert {"val_samples", "attention_image", "attention_image_latents"} <= found
 
 
-def test_pictures_lie_in_the_run_and_more_samples_make_a_longer_one(run):
-    few, many = (visualize.main([str(run), "--samples", count])[1] for count in ("2", "20"))
-    assert few == many == run / "pictures" / "samples.png"
-    shape = pixels(many).shape
-    assert shape[0] > 2 * pixels(visualize.main([str(run), "--samples", "2"])[1]).shape[0]
+def test_pictures_lie_in_the_run_and_their_paths_are_printed(run, written, capsys):
+    many = visualize.main([str(run), "--samples", "20"])
+    assert capsys.readouterr().out.split() == [str(path) for path in many]
+    assert many[1] == run / "pictures" / "samples.png"
+    assert pixels(many[1]).shape[0] > 2 * pixels(written[1]).shape[0]  # more samples make a longer picture
 
 
-def test_wandb_gets_the_same_pictures_in_a_run_of_its_own(run, tmp_path, monkeypatch, request):
+def test_wandb_gets_the_same_pictures_in_a_run_of_its_own(run, written, tmp_path, monkeypatch, request):
     request.addfinalizer(wandb.teardown)  # it reads the environment once
     wandb.teardown()
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    written = visualize.main([str(run), "--out", str(tmp_path), "--samples", "2", "--wandb"])
+    again = visualize.main([str(run), "--out", str(tmp_path), "--samples", "5", "--wandb"])
+    assert all(np.array_equal(pixels(a), pixels(b)) for a, b in zip(written, again, strict=True))
     (folder,) = (run / "wandb").glob("offline-run-*")
     logged = list(folder.glob("files/media/images/pictures/*.png"))
-    assert sorted(p.read_bytes() for p in logged) == sorted(p.read_bytes() for p in written)
+    assert sorted(p.read_bytes() for p in logged) == sorted(p.read_bytes() for p in again)
 
 
 def test_sight_and_sound_get_pictures_of_both(tmp_path):

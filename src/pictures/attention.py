@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from datamodules import ByteArray
 from src.backbones import Perceiver
 from src.pictures.permuted import places_of, put_back
 from src.pictures.samples import Samples, folded
-from src.pictures.style import INK, WIDTH, high, label_last, picture, scale
+from src.pictures.style import WIDTH, high, label_last, picture, scale
 from src.pictures.views import Image, View
 
 ROWS = 9  # of panels that stand under each other, about
@@ -65,60 +67,60 @@ def draw_attention(backbone: Perceiver, samples: Samples, folder: Path, title: s
         name: min(len(samples), max(1, ROWS // (steps + (not view.covers))) if view.wide else 4)
         for name, view in samples.views.items()
     }
-    attention = [attention_of(backbone, samples, sample) for sample in range(max(counts.values()))]
+    first = attention_of(backbone, samples, 0)
+    means = [{name: maps.mean(axis=1) for name, maps in first.items()}]  # of the others all maps would take much memory
+    for sample in range(1, max(counts.values())):
+        found = attention_of(backbone, samples, sample)
+        means.append({name: maps.mean(axis=1) for name, maps in found.items()})
+    elements = sum(view.spec.elements for view in samples.views.values())
     for name, view in samples.views.items():
-        shares = [found[name].mean() * view.spec.elements for found in attention]
-        part = "" if len(samples.views) == 1 else f"; {name} gets {np.mean(shares) / total(samples):.0%} of it"
-        paths = folder / f"attention_{name}.png", folder / f"attention_{name}_latents.png"
-        means = [found[name].mean(axis=1) for found in attention[: counts[name]]]
-        draw_means(
-            samples, name, means, paths[0],
-            f"{title}: attention to {name}\nmean over {len(backbone.latents)} latents, in every cross-attend{part}",
-        )  # fmt: skip
-        draw_latents(
-            view, attention[0][name], paths[1],
-            f"{title}: attention to {name}\nthe most different of {len(backbone.latents)} latents, first sample",
-        )  # fmt: skip
-        written += paths
+        share = np.mean([found[name].mean() for found in means]) * view.spec.elements / elements
+        part = "" if len(samples.views) == 1 else f"; {name} gets {share:.0%} of it"
+        latents = len(backbone.latents)
+        averaged, single = folder / f"attention_{name}.png", folder / f"attention_{name}_latents.png"
+        head = f"{title}: attention to {name}\nmean over {latents} latents, in every cross-attend{part}"
+        draw_means(samples, name, [found[name] for found in means[: counts[name]]], averaged, head)
+        head = f"{title}: attention to {name}\nthe most different of {latents} latents, first sample"
+        draw_latents(view, first[name], single, head)
+        written += [averaged, single]
     return written
 
 
-def total(samples: Samples) -> int:
-    return sum(view.spec.elements for view in samples.views.values())
+Panel = tuple[str, Callable[[Any], None]]  # its title, and what draws it
+
+
+def panels_of(samples: Samples, name: str, sample: int, maps: np.ndarray, most: float) -> list[Panel]:
+    """A sample as it is, where a map would hide it, as the model gets it, where it is permuted, and under the maps (I, M)."""
+    view = samples.views[name]
+    panels: list[Panel] = [] if view.covers else [("", partial(view.draw, sample=sample))]
+    places = places_of(samples.batch.inputs[name])
+    if places is not None and isinstance(view, Image):
+        own = (places if places.dim() == 1 else places[sample]).cpu().numpy()
+        panels.append(("as the model gets it", partial(view.draw_shuffled, sample=sample, places=own)))
+    for step, weights in enumerate(maps, start=1):
+        drawn = partial(view.draw, sample=sample, weights=on_grid(view, weights), most=most)
+        panels.append((f"cross-attend {step}", drawn))
+    return panels
 
 
 def draw_means(samples: Samples, name: str, means: list[np.ndarray], path: Path, title: str) -> None:
     """Every sample with the maps (I, M) of its cross-attends: in a row, or, where panels are wide, under each other."""
     view = samples.views[name]
     most = high(np.stack(means))
-    places = places_of(samples.batch.inputs[name]) if isinstance(view, Image) and not view.wide else None
-    panels: list[Any] = [] if view.covers else ["sample"]
-    panels += ["permuted"] * (places is not None) + list(range(len(means[0])))
-    rows, columns = len(means), len(panels)
+    panels = [panels_of(samples, name, sample, maps, most) for sample, maps in enumerate(means)]
+    rows, columns = len(panels), len(panels[0])
     if view.wide:
         rows, columns = rows * columns, 1
     with picture(path, max(4.6, columns * view.width + 0.6), rows * (view.height + 0.22), title) as figure:
         axes = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": view.projection})
-        for number, place in enumerate(axes.flat):
-            sample, panel = divmod(number, len(panels))
+        for sample, of_sample in enumerate(axes.reshape(len(panels), -1)):
             caption, colour = samples.caption(sample)
-            if panels[panel] == "sample":
-                view.draw(place, sample)
-            elif panels[panel] == "permuted":
-                own = places if places is None or places.dim() == 1 else places[sample]
-                view.draw_shuffled(place, sample, own.cpu().numpy())
-            else:
-                view.draw(place, sample, on_grid(view, means[sample][panels[panel]]), most)
-            first = panel == 0
-            named = {"sample": "", "permuted": "as the model gets it"}
-            step = named.get(panels[panel]) if isinstance(panels[panel], str) else f"cross-attend {panels[panel] + 1}"
-            if view.wide:
-                said = f"{caption}    {step}" if first else step
-                place.set_title(said, loc="left", color=colour if first else INK)
-            elif first:
-                place.set_title(folded(caption, view.width), color=colour)
-            else:
-                place.set_title(step)
+            for place, (step, draw) in zip(of_sample, panels[sample], strict=True):
+                draw(place)
+                place.set_title(step, loc="left" if view.wide else "center")
+            step = panels[sample][0][0]
+            said = f"{caption}    {step}" if view.wide else f"{folded(caption, view.width)}\n{step}".rstrip()
+            of_sample[0].set_title(said, loc="left" if view.wide else "center", color=colour)
         if view.wide:
             label_last(axes)
         scale(figure, axes, most, "attention (1 = uniform)", view.colours)
