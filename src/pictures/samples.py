@@ -174,9 +174,10 @@ def draw_objects(axes: Axes, target: dict, found: dict[str, Tensor], classes: Se
         axes.contourf(mask.numpy(), levels=[0.5, 1.5], colors=[colour], alpha=0.45)
         axes.add_patch(rectangle(box.tolist(), edgecolor=colour, linewidth=1.1))
         x0, y0, *_ = box.tolist()
+        above = y0 > 0.06 * len(mask)
         axes.text(
-            x0, y0 - 1, f"{short(classes[label])} {score:.0%}", color="white", fontsize=6, va="bottom",
-            bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8}, clip_on=True,
+            x0, y0 - 1 if above else y0 + 1, f"{short(classes[label])} {score:.0%}", color="white", fontsize=6,
+            va="bottom" if above else "top", bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
 
 

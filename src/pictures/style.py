@@ -52,8 +52,9 @@ WIDTH = 9.5  # inches that a row of panels may take
 def picture(path: Path, width: float, height: float, title: str) -> Iterator[Figure]:
     """A figure in this style, saved as PNG at the end. width, height: in inches, the title comes on top of them."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    height = max(height, 1.9) + 0.2 + 0.17 * (title.count("\n") + 1)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, height + 0.2 + 0.17 * (title.count("\n") + 1)), dpi=DPI, layout="constrained")
+        figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
         figure.suptitle(title, fontsize=10, x=0.01, ha="left", linespacing=1.35)
         yield figure
         figure.savefig(path)
@@ -65,6 +66,8 @@ def scale(figure: Figure, axes: Any, most: float, label: str, colours: LinearSeg
     shrink = min(0.9, 3.5 / figure.get_figheight())  # of tall figures as long as a page shows at a time
     bar = figure.colorbar(mappable, ax=axes, shrink=shrink, anchor=(0, 1), aspect=22, pad=0.01, fraction=0.03)
     bar.outline.set_visible(False)  # pyrefly: ignore
+    bar.set_ticks([most * share**2 for share in (0, 0.25, 0.5, 0.75, 1)])
+    bar.ax.set_yticklabels([f"{tick:.2g}" for tick in bar.get_ticks()])
     bar.set_label(label)
 
 
@@ -88,5 +91,5 @@ def shares(most: float) -> PowerNorm:
 
 
 def high(weights: np.ndarray) -> float:
-    """The top of a colour scale: what few values exceed."""
-    return max(float(np.quantile(weights, 0.995)), float(weights.max()) / 4, 1e-30)
+    """The top of a colour scale: what one value in a hundred exceeds; of values that are nearly all 0 the largest."""
+    return float(np.quantile(weights, 0.99)) or float(weights.max()) or 1.0

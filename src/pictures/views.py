@@ -194,7 +194,7 @@ class Points(View):
             colours = DOTS(shares(most)(weights[last]))
             axes.scatter(*cloud[last].T, c=colours, s=1.6 * size, linewidths=0, depthshade=False)
         axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
-        axes.set_box_aspect((1, 1, 1), zoom=1.5)
+        axes.set_box_aspect((1, 1, 1), zoom=1.2)
         axes.view_init(elev=18, azim=45)
         axes.set_axis_off()
 
