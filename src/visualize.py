@@ -49,7 +49,7 @@ def draw_run(cli: ByteBenchCLI, run: Path, out: Path, split: SplitName, count: i
     """All pictures of a run whose model has its weights."""
     task, data, device = cli.model, cli.datamodule, cli.trainer.strategy.root_device
     data.prepare_data()
-    task.to(device).eval().requires_grad_(False)  # gradients are taken by inputs
+    task.to(device).eval()
     title = f"{type(task.backbone).__name__} on {type(data).__name__}"
     written = []
     if draw_curves(run / "metrics.csv", out / "training.png", f"{title}: training", task.monitor):

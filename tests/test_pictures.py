@@ -117,7 +117,7 @@ def test_a_perceivers_gradient_is_what_a_small_change_does():
 
 def test_a_probe_of_a_frozen_backbone_has_importance(tmp_path):
     data = Digits()
-    task = LinearProbe(data.spec, small_perceiver).eval().requires_grad_(False)
+    task = LinearProbe(data.spec, small_perceiver).eval()
     assert draw_importance(task, load_samples(task, data, "test", 2), tmp_path, "t")
 
 

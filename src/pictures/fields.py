@@ -20,6 +20,7 @@ from src.pictures.permuted import places_of, put_back
 from src.pictures.samples import Samples, folded
 from src.pictures.style import SHINE, bare, high, label_last, picture, scale
 from src.pictures.views import Image, shine
+from src.tasks import LinearProbe
 from src.tasks.base import Task
 
 Inputs = dict[str, ByteArray]
@@ -55,11 +56,11 @@ def gradients(samples: Samples, moved: Callable[[Inputs], Tensor]) -> dict[str, 
 
 def score_of(task: Task, inputs: Inputs) -> Tensor:
     """The score of every example's predicted class, or the sum over its predicted labels, (B,); for detection that of the
-    surest object, 0 where there is none."""
+    surest object, 0 where there is none; of a probe, which lets no gradient through, the size of its features."""
+    if isinstance(task, LinearProbe):
+        return task.backbone(inputs).mean(dim=1).square().sum(dim=1)
     out: Any = task(inputs)
     if task.data_spec.task != "detection":
-        if not out.requires_grad:  # a linear probe, through which no gradient comes
-            return task.backbone(inputs).mean(dim=1).square().sum(dim=1)
         several = task.data_spec.task == "multi_label"
         return torch.where(several & (out > 0).any(dim=1), out.relu().sum(dim=1), out.amax(dim=1))
     found, _ = task.detect(out)  # pyrefly: ignore
@@ -71,6 +72,7 @@ def draw_importance(task: Task, samples: Samples, folder: Path, title: str) -> l
     """For every modality a picture of some samples with what of them moves the highest score."""
     found = gradients(samples, lambda inputs: score_of(task, inputs))
     what = "the surest object's score" if task.data_spec.task == "detection" else "the predicted score"
+    what = "the features" if isinstance(task, LinearProbe) else what
     written = []
     for name, view in samples.views.items():
         path = folder / f"importance_{name}.png"
