@@ -21,7 +21,7 @@ smoke: $(READY) ## try every config: two steps and an evaluation on tiny files
 	$(BIN)/python -m pytest -n auto -m smoke
 
 faults: $(READY) ## kill runs at random moments and count what is lost (15 minutes)
-	$(BIN)/python tests/faults.py
+	$(BIN)/python -m tests.faults
 
 lint: $(READY) ## style, imports and types
 	$(BIN)/ruff check .
