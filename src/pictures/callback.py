@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -28,7 +29,8 @@ class Pictures(Callback):
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if pl_module.device_mesh is not None:
             return
-        task, data = pl_module, trainer.datamodule  # pyrefly: ignore
+        task: Any = pl_module
+        data = trainer.datamodule  # pyrefly: ignore
         folder = Path(trainer.default_root_dir) / "pictures"
         title = f"{type(task.backbone).__name__} on {type(data).__name__}"
         samples = load_samples(task, data, "val", self.samples, task.device)

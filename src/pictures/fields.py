@@ -141,10 +141,9 @@ def units(task: Task, samples: Samples) -> dict[str, Unit]:
 def draw_receptive_fields(task: Task, samples: Samples, folder: Path, title: str) -> list[Path]:
     """Backbones on one picture: the effective receptive field (Luo et al. 2016) of some units, the mean over the samples of
     the length of the gradient of their squared features; the box is what the first layer can see by construction."""
-    views = list(samples.views.items())
-    if len(views) != 1 or not isinstance(views[0][1], Image) or views[0][1].wide:
+    (name, view), *others = samples.views.items()
+    if others or not isinstance(view, Image) or view.wide:
         return []
-    name, view = views[0]
     seen, elements = task.backbone.receptive_field(), view.spec.elements  # pyrefly: ignore
     first = "the first layer sees all" if seen >= elements else f"dashed: the first layer, which sees {seen} of"
     head = f"{title}: reconstructed receptive fields\ngradients, mean over {len(samples)} samples; {first} {elements} pixels"

@@ -147,9 +147,9 @@ def draw_bars(axes: Axes, scores: Tensor, target: Tensor, classes: Sequence[str]
         colour = RIGHT if there else WRONG if score >= SURE else BAR
         axes.barh(row, score, color=colour, height=0.7)
         inside = score > 0.3
-        where = {"x": score - 0.02, "ha": "right"} if inside else {"x": score + 0.02, "ha": "left"}
         ink = "white" if inside and colour != BAR else INK
-        axes.text(y=row, s=f"{score:.0%}", va="center", fontsize=6.5, color=ink, **where)
+        x, side = (score - 0.02, "right") if inside else (score + 0.02, "left")
+        axes.text(x, row, f"{score:.0%}", ha=side, va="center", fontsize=6.5, color=ink)
     marks = [
         "✓" if target[k] and scores[k] >= SURE else "missed" if target[k] else "✗" if scores[k] >= SURE else ""
         for k in order
