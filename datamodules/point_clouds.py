@@ -146,7 +146,12 @@ def turned(cloud: Tensor, axis: int, angle: Tensor) -> Tensor:
 
 
 class PointClouds(ByteArrayDataModule):
-    """Base of the sets of point clouds. A subclass says how to prepare its folder and which clouds are in a split."""
+    """Base of the sets of point clouds. A subclass says how to prepare its folder and which clouds are in a split.
+
+    upright: the axis that points up.
+    """
+
+    upright = 2
 
     def __init__(
         self,
@@ -254,6 +259,8 @@ class Furniture(PointClouds):
     turn: training shapes are turned at random around the vertical axis.
     """
 
+    upright = 1
+
     def __init__(
         self,
         data_dir: str = "data/furniture",
@@ -277,8 +284,7 @@ class Furniture(PointClouds):
         classes = FURNITURE_ROOMS if labels == "rooms" else tuple(sorted(set(FURNITURE_KINDS.values())))
         modality = PointModality(points, bands, max_frequency, fit)
         loading = (batch_size, num_workers, seed, on_bad_sample, max_bad_share)
-        upright = 1  # y, in the catalogues
-        super().__init__(data_dir, classes, modality, jitter, upright if turn else None, *loading)
+        super().__init__(data_dir, classes, modality, jitter, self.upright if turn else None, *loading)
         self.labels, self.fold, self.fold_seed = labels, fold, fold_seed
 
     @property

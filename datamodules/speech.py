@@ -19,6 +19,7 @@ from datamodules.clips import ShardedData, window_keys, window_place
 from datamodules.errors import BadSampleError
 from datamodules.flatten import Flatten, GridModality
 from datamodules.pixels import uniform
+from datamodules.windows import AudioWindow
 
 LANGUAGES = {"en": "English", "es": "Spanish", "fr": "French", "it": "Italian", "ru": "Russian"}
 RATE, SAMPLES, PATCH = 8000, 16_384, 128  # 2.048 s
@@ -96,6 +97,7 @@ class LanguageId(ShardedData):
     ) -> None:
         super().__init__(batch_size, num_workers, seed, on_bad_sample, max_bad_share)
         self.data_dir, self.eval_clips = Path(data_dir), eval_clips
+        self.audio = AudioWindow(SAMPLES, RATE)
         audio = GridModality((SAMPLES,), 1, bands, patch=(PATCH,), std=3000.0)
         self.flatten = Flatten({"audio": audio})
         self.spec = DataSpec({"audio": audio.spec}, "single_label", tuple(LANGUAGES.values()))

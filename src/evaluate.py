@@ -25,9 +25,7 @@ def main(args: list[str] | None = None) -> dict:
 
     run = Run(options.run)
     trained_on = run.read("data.json")
-    cli = ByteBenchCLI(["--config", str(run.folder / "config.yaml"), *overrides], DESCRIPTION, recording=False)
-    check_data_spec(cli.datamodule.spec, trained_on["spec"], run.folder)
-    cli.model.load_state_dict(run.weights(options.checkpoint))
+    cli = load_run(run, options.checkpoint, overrides, DESCRIPTION)
     data = cli.datamodule
     data.test_split = options.split
     cli.trainer.test(cli.model, data, verbose=False)
@@ -50,6 +48,18 @@ def main(args: list[str] | None = None) -> dict:
         print(f"note: these are other data than {run.folder} was trained on (fingerprint or splits differ)")
     print_metrics(metrics, f"{run.folder}, {options.checkpoint} checkpoint, {options.split} split")
     return metrics
+
+
+def load_run(run: Run, checkpoint: str, overrides: list[str], description: str) -> ByteBenchCLI:
+    """Build a run's model, data and trainer again from its folder; the model gets the weights of a checkpoint.
+
+    overrides: options that change the run's config. Raises UserError where data do not fit the model.
+    """
+    trained_on = run.read("data.json")
+    cli = ByteBenchCLI(["--config", str(run.folder / "config.yaml"), *overrides], description, recording=False)
+    check_data_spec(cli.datamodule.spec, trained_on["spec"], run.folder)
+    cli.model.load_state_dict(run.weights(checkpoint))
+    return cli
 
 
 def check_data_spec(spec: DataSpec, trained_on: dict, folder: Path) -> None:

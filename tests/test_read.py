@@ -53,6 +53,18 @@ def test_reading_equals_the_textbook_for_every_chunk_with_all_gradients(chunk, s
         assert (a - b).abs().max() < 1e-12 * max(1, a.abs().max())
 
 
+@pytest.mark.parametrize("learned_positions", [False, True])
+def test_values_that_ask_for_gradients_get_the_textbooks(learned_positions):
+    modalities, learned = two_modalities(learned_positions)
+    values = [given[0].requires_grad_() for given in modalities]
+    asked = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64)
+    outs = textbook(asked, modalities), read(asked, modalities, Plan(4, True, torch.float64))
+    weight = torch.randn_like(outs[0])
+    gradients = [torch.autograd.grad((out * weight).sum(), [*values, *learned]) for out in outs]
+    for a, b in zip(*gradients, strict=True):
+        assert (a - b).abs().max() < 1e-12 * max(1, a.abs().max())
+
+
 @pytest.mark.parametrize("store", [False, True])
 def test_gradcheck(store):
     """Numerical gradients of what the rows ask, of modality vectors and of learned positions."""

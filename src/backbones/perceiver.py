@@ -98,6 +98,11 @@ class Perceiver(nn.Module):
         return latents
 
     @property
+    def reads(self) -> int:
+        """Cross-attends, those of all iterations."""
+        return sum(number is not None for number in self.cross_weights)
+
+    @property
     def blocks(self) -> list[nn.Module]:
         """What is sharded one by one."""
         return [*self.cross, *(block for transformer in self.transformers for block in transformer.children())]

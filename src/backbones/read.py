@@ -5,9 +5,10 @@ x^ is both key and value (see CrossAttend). It is put together for a chunk of el
 the cache, and dropped; softmax is gathered over chunks (Milakov & Gimelshein 2018); the backward pass makes the chunks
 and their scores again. So nothing of size M is kept but what the batch holds anyway, and mean and std.
 
-Measured values take no gradients. What is learned, positions or the modality vector, gets them from few columns: with
-G the gradient of x^, the LayerNorm's backward pass needs of each element only G's learned columns, mean(G) and
-mean(G x^), and the latter two follow from the chunk's N x m scores.
+In training, measured values take no gradients. What is learned, positions or the modality vector, gets them from few
+columns: with G the gradient of x^, the LayerNorm's backward pass needs of each element only G's learned columns, mean(G)
+and mean(G x^), and the latter two follow from the chunk's N x m scores. Values get theirs where they ask for them, for
+pictures of what a model looks at.
 """
 
 from __future__ import annotations
@@ -171,11 +172,13 @@ class ReadElements(torch.autograd.Function):
         grads: list[Tensor | None] = [None] * len(flat)
         for number, elements in enumerate(unflatten(tuple(flat))):
             place = 2 + number * FIELDS  # of this segment's fields among the arguments
-            learns_positions, learns_vector = ctx.needs_input_grad[place + 1], ctx.needs_input_grad[place + 2]
+            learns_values, learns_positions, learns_vector = ctx.needs_input_grad[place : place + 3]
+            grad_values = torch.zeros_like(elements.values, dtype=wide) if learns_values else elements.values
             grad_positions = torch.zeros_like(elements.positions, dtype=wide)
             width = 0 if elements.vector is None else len(elements.vector)
             grad_vector = asked.new_zeros(width, dtype=wide)
-            first_learned = elements.values.shape[-1] + (0 if learns_positions else elements.positions.shape[-1])
+            ends = elements.values.shape[-1], elements.values.shape[-1] + elements.positions.shape[-1]
+            first_learned = 0 if learns_values else ends[0] if learns_positions else ends[1]
             for span in spans(elements.values.shape[1], chunk):
                 x, mask = elements.chunk(span, asked.dtype)
                 scores = scores_of(asked, x, mask)
@@ -186,7 +189,7 @@ class ReadElements(torch.autograd.Function):
                     grad_asked = torch.baddbmm(grad_asked, grad_scores, x)
                 else:
                     grad_asked += torch.bmm(grad_scores.to(asked.dtype), x)
-                if not (learns_positions or learns_vector):
+                if not (learns_values or learns_positions or learns_vector):
                     continue
                 # G = weights' grad + grad_scores' asked; of it mean(G x^), mean(G) and the learned columns
                 if mask is not None:
@@ -200,10 +203,13 @@ class ReadElements(torch.autograd.Function):
                 grad_x = (g[..., 1:] - g[..., :1] - x[..., columns] * along_x) * elements.rstd[:, span]
                 if learns_vector:
                     grad_vector += grad_x[..., grad_x.shape[-1] - width :].sum(dim=(0, 1))
+                if learns_values:
+                    grad_values[:, span] = grad_x[..., : ends[0]]
                 if learns_positions:
-                    of_positions = grad_x[..., : elements.positions.shape[-1]]
+                    of_positions = grad_x[..., ends[0] - first_learned : ends[1] - first_learned]
                     shared = elements.positions.dim() == 2
                     grad_positions[..., span, :] += of_positions.sum(dim=0) if shared else of_positions
+            grads[number * FIELDS] = grad_values if learns_values else None
             grads[number * FIELDS + 1] = grad_positions if learns_positions else None
             grads[number * FIELDS + 2] = grad_vector if learns_vector else None
         return grad_asked.to(asked.dtype), None, *grads

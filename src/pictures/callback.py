@@ -1,0 +1,44 @@
+"""Pictures at the end of training, for a config to name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from src.backbones import Perceiver
+from src.pictures.attention import draw_attention
+from src.pictures.samples import draw_samples, load_samples
+
+
+class Pictures(Callback):
+    """Draws validation samples with predictions and, for a Perceiver, its attention into the run folder when training has
+    ended, and logs them to W&B. Not where the model is sharded, since one rank draws.
+
+    samples: how many are drawn.
+    """
+
+    def __init__(self, samples: int = 12) -> None:
+        self.samples = samples
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if pl_module.device_mesh is not None:
+            return
+        task: Any = pl_module
+        data = trainer.datamodule  # pyrefly: ignore
+        folder = Path(trainer.default_root_dir) / "pictures"
+        title = f"{type(task.backbone).__name__} on {type(data).__name__}"
+        samples = load_samples(task, data, "val", self.samples, task.device)
+        written = [folder / "val_samples.png"]
+        draw_samples(samples, written[0], f"{title}: val samples and predictions after training")
+        if isinstance(task.backbone, Perceiver):
+            written += draw_attention(task.backbone, samples, folder, title)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                for path in written:
+                    logger.log_image(f"pictures/{path.stem}", [str(path)])

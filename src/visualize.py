@@ -1,0 +1,79 @@
+"""Pictures of a finished run: `python -m src.visualize runs/quickstart/dialpad_perceiver/seed0`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from datamodules.base import SplitName
+from src.backbones import Perceiver
+from src.cli import ByteBenchCLI, run_command
+from src.evaluate import load_run
+from src.mistakes import Parser
+from src.pictures.attention import draw_attention
+from src.pictures.curves import draw_curves
+from src.pictures.fields import draw_importance, draw_receptive_fields
+from src.pictures.samples import draw_samples, load_samples
+from src.runs import Run
+
+DESCRIPTION = """Draw a run as PNG: its training, samples of its data with predictions, what moves them (gradients), the
+receptive fields of its backbone and, for a Perceiver, the attention of its latents. Other options change the run's own
+config, such as --data.data_dir elsewhere."""
+
+
+def main(args: list[str] | None = None) -> list[Path]:
+    """Writes the pictures, prints their paths and returns them."""
+    parser = Parser("python -m src.visualize", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("--out", type=Path, help="folder of the pictures; RUN/pictures if left out")
+    parser.add_argument("--samples", type=int, default=12, help="samples that are drawn, spread evenly over the split")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
+    parser.add_argument("--checkpoint", default="last", help="last or best")
+    parser.add_argument(
+        "--wandb", action="store_true", help="log the pictures to W&B, too; done always if it is online"
+    )
+    options, overrides = parser.parse_known_args(args)
+    if options.samples < 1:
+        parser.error(f"--samples {options.samples}: give 1 or more")
+
+    cli = load_run(Run(options.run), options.checkpoint, overrides, DESCRIPTION)
+    written = draw_run(cli, options.run, options.out or options.run / "pictures", options.split, options.samples)
+    for path in written:
+        print(path)
+    if options.wandb or os.environ.get("WANDB_MODE") == "online":
+        log_to_wandb(cli, options.run, written)
+    return written
+
+
+def draw_run(cli: ByteBenchCLI, run: Path, out: Path, split: SplitName, count: int) -> list[Path]:
+    """All pictures of a run whose model has its weights."""
+    task, data, device = cli.model, cli.datamodule, cli.trainer.strategy.root_device
+    data.prepare_data()
+    task.to(device).eval()
+    title = f"{type(task.backbone).__name__} on {type(data).__name__}"
+    written = []
+    if draw_curves(run / "metrics.csv", out / "training.png", f"{title}: training", task.monitor):
+        written.append(out / "training.png")
+    samples = load_samples(task, data, split, count, device)
+    draw_samples(samples, out / "samples.png", f"{title}: {split} samples and predictions")
+    written.append(out / "samples.png")
+    if isinstance(task.backbone, Perceiver):
+        written += draw_attention(task.backbone, samples, out, title)
+    written += draw_importance(task, samples, out, title)
+    written += draw_receptive_fields(task, samples, out, title)
+    return written
+
+
+def log_to_wandb(cli: ByteBenchCLI, run: Path, paths: list[Path]) -> None:
+    """The pictures as a W&B run of its own, in the group of the run; its files lie in the run folder."""
+    import wandb
+
+    os.environ.setdefault("WANDB_MODE", "offline")
+    experiment, cell, seed = (cli.config[name] for name in ("experiment", "cell", "seed_everything"))
+    name = f"{cell}-seed{seed}-pictures"
+    with wandb.init(project="bytebench", job_type="visualize", name=name, group=experiment, dir=run) as logged:
+        logged.log({f"pictures/{path.stem}": wandb.Image(str(path)) for path in paths})
+
+
+if __name__ == "__main__":
+    run_command(main)
