@@ -22,7 +22,8 @@ smoke: $(READY) ## try every config: two steps and an evaluation on tiny files
 
 notebooks: $(READY) ## execute the notebooks and render them into docs/notebooks (2 minutes)
 	rm -rf runs/notebooks runs/notebooks_compared data/notebooks
-	$(BIN)/python -m nbconvert --to html --execute --no-prompt --log-level WARN --output-dir docs/notebooks \
+	PYTHONWARNINGS="ignore:IProgress not found" \
+	$(BIN)/python -m nbconvert --to html --execute --no-prompt --log-level ERROR --output-dir docs/notebooks \
 		--HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= --HTMLExporter.jquery_url= notebooks/*.ipynb
 
 faults: $(READY) ## kill runs at random moments and count what is lost (15 minutes)

@@ -100,7 +100,7 @@ def test_the_examples_of_reuse_datamodules_run_one_after_another(tmp_path, monke
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_commands_and_files_of_a_page_exist(page):
     text = page.read_text()
-    for link in re.findall(r"\]\(([^)#:]+)\)", text):
+    for link in re.findall(r"\]\(([^)#:]+)\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
         assert (page.parent / link).exists(), link
     for module in re.findall(r"python -m ((?:src|datamodules)\.\w+)", text):
         assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
