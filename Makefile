@@ -27,7 +27,7 @@ notebooks: $(READY) ## execute the notebooks and render them into docs/notebooks
 		--HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= --HTMLExporter.jquery_url= notebooks/*.ipynb
 
 faults: $(READY) ## kill runs at random moments and count what is lost (15 minutes)
-	$(BIN)/python tests/faults.py
+	$(BIN)/python -m tests.faults
 
 lint: $(READY) ## style, imports and types
 	$(BIN)/ruff check .

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 import os
-import re
 import secrets
 import sys
 import warnings
@@ -17,16 +16,18 @@ from typing import Any, Literal
 import lightning as L
 import yaml
 from jsonargparse import set_parsing_settings
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from datamodules import ByteArrayDataModule
+from datamodules import ByteArrayDataModule, UserError
 from src.callbacks import RunProgress, Throughput
 from src.mistakes import accident_line, is_mistake, one_line
 from src.recovery import STOPPED, Recovery
 from src.runs import Run, load_checkpoint
-from src.strategies import make_strategy
+from src.strategies import FullyShard, make_strategy
 from src.trust import check_configs
 from src.wandb_logger import PatientWandbLogger
 
@@ -80,7 +81,7 @@ class ByteBenchCLI(LightningCLI):
         parser.link_arguments("data.spec", "model.init_args.data_spec", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        check_configs(args, trusted_of(args))
+        check_configs(args)
         super().parse_arguments(parser, args)
 
     def instantiate_classes(self) -> None:
@@ -102,9 +103,10 @@ class ByteBenchCLI(LightningCLI):
             return L.Trainer(**config)
         self.throughput = Throughput()
         callbacks.append(self.throughput)
-        if config["enable_checkpointing"] is not False:
-            self.recovery = Recovery(self.run.folder / "checkpoints", self.model.monitor)
-            callbacks.append(self.recovery)
+        saving = config.pop("enable_checkpointing") is not False  # Lightning's own would save beside ours
+        self.recovery = Recovery(self.run.folder / "checkpoints", self.model.monitor, saving)
+        callbacks.append(self.recovery)
+        check_averaging(config["strategy"], callbacks)
         config.update(default_root_dir=str(self.run.folder), logger=[*loggers, *self.loggers()], callbacks=callbacks)
         return L.Trainer(**config, **kwargs)
 
@@ -146,14 +148,13 @@ class ByteBenchCLI(LightningCLI):
         return config
 
 
-def trusted_of(args: Sequence[str]) -> list[str]:
-    """What --trust names on the command line."""
-    words = [
-        word.partition("=")[2] or following
-        for word, following in zip(args, [*args, ""][1:], strict=True)
-        if word.partition("=")[0] == "--trust"
-    ]
-    return [name for word in words for name in re.findall(r"\w+", word)]
+def check_averaging(strategy: Strategy | str, callbacks: list[L.Callback]) -> None:
+    """Raises UserError where averaged weights, of which every rank has a whole copy, meet sharded ones."""
+    if isinstance(strategy, FullyShard) and any(isinstance(callback, WeightAveraging) for callback in callbacks):
+        raise UserError(
+            "averaged weights (EMAWeightAveraging) do not go with --trainer.strategy fsdp: use ddp, or leave "
+            "them out with --trainer.callbacks null"
+        )
 
 
 def as_list(value: object) -> list:

@@ -38,7 +38,7 @@ def main(args: list[str] | None = None) -> dict:
         print(f"{backbone} on {type(data).__name__}: {parameters:,} parameters, {flops / 1e6:,.1f} MFLOPs an example")
 
     trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
-    validated = metrics_of(trainer, "val") or cli.recovery.validated
+    validated = metrics_of(trainer, "val") or cli.recovery.validated  # of before, where only the test was left
     trainer.test(model, data, verbose=False)
 
     results = {

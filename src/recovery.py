@@ -34,11 +34,12 @@ class Recovery(Checkpoint):
     best.ckpt what had most of `monitor` after an epoch. A loss that is infinite or not a number stops the run, unsaved. On a
     GPU it is looked at one step later, so that no step waits.
 
+    saving: False guards the run and saves nothing.
     validated: the last metrics of the validation split; a run that goes on after its training has no others.
     """
 
-    def __init__(self, folder: Path, monitor: str) -> None:
-        self.folder, self.monitor = folder, monitor
+    def __init__(self, folder: Path, monitor: str, saving: bool = True) -> None:
+        self.folder, self.monitor, self.saving = folder, monitor, saving
         self.best: float | None = None
         self.validated: dict[str, float] = {}
         self.told_to_stop = False
@@ -77,12 +78,7 @@ class Recovery(Checkpoint):
         better = found is not None and (self.best is None or found > self.best)
         if better:
             self.best = found
-        self.save(trainer)
-        if better and trainer.is_global_zero:
-            aside = self.folder / f"{BEST}.part"
-            aside.unlink(missing_ok=True)
-            os.link(self.folder / LAST, aside)  # the same bytes, on disk once until the next are saved
-            os.replace(aside, self.folder / BEST)
+        self.save(trainer, best=better)
         if self.any_rank(trainer, self.told_to_stop):
             self.stop(trainer)
 
@@ -97,9 +93,11 @@ class Recovery(Checkpoint):
             )
         sys.exit(STOPPED)
 
-    def save(self, trainer: L.Trainer) -> None:
+    def save(self, trainer: L.Trainer, best: bool = False) -> None:
         """On all ranks together."""
         self.check_losses(keep=0)
+        if not self.saving:
+            return
         last, aside = self.folder / LAST, self.folder / f"{LAST}.part"
         try:
             trainer.save_checkpoint(aside)
@@ -109,6 +107,9 @@ class Recovery(Checkpoint):
                 if last.exists():
                     os.replace(last, self.folder / PREVIOUS)
                 os.replace(aside, last)
+                if best:
+                    same_file(last, aside)
+                    os.replace(aside, self.folder / BEST)
         except (OSError, RuntimeError) as error:  # torch says RuntimeError where a disk is full
             aside.unlink(missing_ok=True)
             free = shutil.disk_usage(self.folder).free if self.folder.exists() else 0
@@ -143,6 +144,14 @@ class Recovery(Checkpoint):
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict) -> None:
         self.saved_step = checkpoint["global_step"]
+
+
+def same_file(source: Path, target: Path) -> None:
+    """The same bytes under another name: on disk once where the file system has hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def error_line(error: Exception) -> str:

@@ -67,11 +67,10 @@ def main(args: list[str] | None = None) -> list[Run]:
 
 def all_works(suite: Suite, seeds: list[int] | tuple[int, ...], runs_dir: Path) -> Iterator[tuple[Cell, Work]]:
     """What there is to run, numbered over the whole suite."""
-    for cell in suite.cells:
-        for seed in seeds:
-            name, log = f"{suite.name}: {cell.name}, seed {seed}", runs_dir / suite.name / cell.name / f"seed{seed}.log"
-            number = suite.cells.index(cell) * len(seeds) + seeds.index(seed)
-            yield cell, Work(number, name, [*suite.options(cell, seed, runs_dir), "--resume", "auto"], log)
+    pairs = [(cell, seed) for cell in suite.cells for seed in seeds]
+    for number, (cell, seed) in enumerate(pairs):
+        name, log = f"{suite.name}: {cell.name}, seed {seed}", runs_dir / suite.name / cell.name / f"seed{seed}.log"
+        yield cell, Work(number, name, [*suite.options(cell, seed, runs_dir), "--resume", "auto"], log)
 
 
 def become(works: list[tuple[Cell, Work]], number: int) -> None:

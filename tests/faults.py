@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing as mp
 import os
 import random
 import shutil
@@ -25,6 +26,10 @@ import torch
 import yaml
 from PIL import Image
 
+import datamodules.prepare
+import src.fit
+from src.cli import run_command
+
 ROOT = Path(__file__).parent.parent
 CELL = ["--config", "configs/digits_perceiver.yaml", "--trainer.max_epochs", "3", "--model.dropout", "0.1"]
 # averages of the weights, and every kind of randomness, must survive too
@@ -36,35 +41,89 @@ def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
 
 
-def fit(folder: Path, *options: str, **kwargs) -> subprocess.Popen:
-    """Start src.fit on a small cell with everything that keeps state, its runs in `folder`."""
+class Forked:
+    """A command in a process of its own that, forked, need not import everything anew; used as subprocess.Popen is.
+
+    The process that forks computes on one thread: torch's others do not survive it.
+    """
+
+    def __init__(self, main: Callable[[list[str]], object], arguments: list[str]) -> None:
+        self.log, log = tempfile.mkstemp()
+        self.said = Path(log)
+        self.process = mp.get_context("fork").Process(target=self.run, args=(main, arguments))
+        self.process.start()
+        self.pid, self.poll = self.process.pid, lambda: self.process.exitcode
+        self.kill, self.terminate = self.process.kill, self.process.terminate
+
+    def run(self, main: Callable[[list[str]], object], arguments: list[str]) -> None:
+        os.chdir(ROOT)
+        os.environ |= environment()
+        os.dup2(self.log, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.stderr, sys.stdout = os.fdopen(2, "w", buffering=1), os.fdopen(1, "w")
+        sys.argv = ["src/fit.py", *arguments]
+        run_command(main)
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def wait(self, seconds: float) -> None:
+        self.process.join(seconds)
+        if self.process.is_alive():
+            raise subprocess.TimeoutExpired(self.process.name, seconds)
+
+    def communicate(self, timeout: float = LONGEST) -> tuple[None, str]:
+        self.wait(timeout)
+        return None, self.said.read_text()
+
+
+Process = subprocess.Popen | Forked
+
+
+def options_of(folder: Path, options: tuple[str, ...]) -> list[str]:
+    """What starts src.fit on a small cell with everything that keeps state, its runs in `folder`."""
     averaged = folder / "ema.yaml"
     if not averaged.exists():
         folder.mkdir(parents=True, exist_ok=True)
         averaged.write_text(yaml.safe_dump(EMA))
-    command = [sys.executable, "-m", "src.fit", *CELL, "--config", str(averaged), "--runs_dir", str(folder), *options]
-    return subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True, **kwargs)
+    return [*CELL, "--config", str(averaged), "--runs_dir", str(folder), *options]
+
+
+def fit(folder: Path, *options: str) -> Forked:
+    return Forked(src.fit.main, options_of(folder, options))
+
+
+def fit_ranks(folder: Path, *options: str) -> subprocess.Popen:
+    """The same as a command, which Lightning repeats for the other ranks."""
+    command = [sys.executable, "-m", "src.fit", *options_of(folder, options)]
+    return subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
 
 
 def run_folder(folder: Path) -> Path:
     return folder / "digits" / "perceiver" / "seed0"
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str]:
+def finish(process: Process) -> tuple[int, str]:
     """Exit status and standard error."""
     said = process.communicate(timeout=LONGEST)[1]
     return process.returncode, said
 
 
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen) -> bool:
+def wait_until(condition: Callable[[], bool], process: Process) -> bool:
     """Whether the condition came true before the process ended."""
     limit = time.monotonic() + LONGEST
     while time.monotonic() < limit:
         if condition():
             return True
-        if process.poll() is not None:
-            return False
-        os.sched_yield()
+        try:
+            process.wait(0.02)
+        except subprocess.TimeoutExpired:
+            continue
+        return False
     raise TimeoutError(f"nothing happened in {LONGEST:.0f} s")
 
 
@@ -143,9 +202,8 @@ def kill_preparing(folder: Path, kills: int, chance: random.Random) -> list[str]
             pixels = generator.integers(0, 255, (200, 250, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(place / f"{number:06d}.JPEG")
 
-    def prepare(out: Path) -> subprocess.Popen:
-        command = [sys.executable, "-m", "datamodules.prepare", "imagenet", "--source", str(source), "--out", str(out)]
-        return subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
+    def prepare(out: Path) -> Forked:
+        return Forked(datamodules.prepare.main, ["imagenet", "--source", str(source), "--out", str(out)])
 
     began = time.monotonic()
     status, said = finish(prepare(folder / "whole"))
@@ -171,6 +229,7 @@ def main() -> None:
     parser.add_argument("--prepare-kills", type=int, default=4, help="of the writing of shards (default: 4)")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    torch.set_num_threads(1)
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -1,4 +1,4 @@
-"""What tests/test_ranks.py runs in one process and, under torchrun, in several: `python tests/ranks.py FOLDER STRATEGY ...`.
+"""What tests/test_ranks.py runs in one process and in several: `python tests/ranks.py FOLDER STRATEGY ...`, under torchrun.
 
 Every job trains a backbone for six steps in float64, from the start or from a checkpoint of another job, saves a checkpoint
 after three steps, and writes the losses of its steps and its metrics to FOLDER/NAME.json.
@@ -77,6 +77,7 @@ def train(folder: Path, strategy: str, backbone: str, start: str | None) -> None
         devices=ranks,
         strategy=make_strategy(strategy.rstrip("3")) if ranks > 1 else "auto",
         max_steps=STEPS,
+        limit_test_batches=5,
         gradient_clip_val=1.0,
         callbacks=[watch],
         logger=False,
@@ -94,11 +95,15 @@ def train(folder: Path, strategy: str, backbone: str, start: str | None) -> None
         (folder / f"{name}.json").write_text(json.dumps(found))
 
 
-if __name__ == "__main__":
+def run(folder: Path, jobs: list[str]) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    place = Path(sys.argv[1])
-    for job in sys.argv[2:]:
+    for job in jobs:
+        strategy, _, start = job.partition(":")
         for kind in BACKBONES:
-            train(place, job.partition(":")[0], kind, job.partition(":")[2] or None)
+            train(folder, strategy, kind, start or None)
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), sys.argv[2:])

@@ -207,7 +207,10 @@ def test_several_processes_find_what_one_finds(world, scenes, tmp_path):
     metrics.update([doubtful(target) for target in truth], truth)
     mp.start_processes(rank_metrics, args=(world, tmp_path), nprocs=world, start_method="fork")
     for rank in range(world):
-        assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == (metrics.predictions(range(10)), metrics.compute())
+        assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == (
+            metrics.predictions(range(10)),
+            metrics.compute(),
+        )
 
 
 def test_operations_are_those_of_backbone_pyramid_and_heads(scenes):

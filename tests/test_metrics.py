@@ -110,8 +110,8 @@ def test_keys_that_only_look_like_windows_stay_apart():
 
 
 def all_metrics(shares: list[Tensor]) -> list[dict]:
-    """Both kinds of metrics and predictions of some samples, and of samples that are windows of clips, updated share by share; the scores
-    have ties."""
+    """Both kinds of metrics and predictions of some samples, and of samples that are windows of clips, updated share by
+    share; the scores have ties."""
     scores, target = labelled_scores(levels=4)
     single = scores.roll(1, 0).argmax(1)
     clips = torch.arange(61) // 3

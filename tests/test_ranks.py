@@ -2,20 +2,38 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import ranks
+import torch.multiprocessing as mp
 
 ROOT = Path(__file__).parent.parent
 BACKBONES = ("Perceiver", "LambdaResNet", "LambdaNet")
 
 
-def run_jobs(folder: Path, ranks: int, *jobs: str) -> None:
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)) if ranks > 1 else ()
+def fork(folder: Path, world: int, *jobs: str) -> None:
+    """Run jobs on ranks that are told what torchrun tells its own; forked, they need not import everything anew."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    mp.start_processes(be_rank, args=(world, port, folder, jobs), nprocs=world, start_method="fork")
+
+
+def be_rank(rank: int, world: int, port: int, folder: Path, jobs: tuple[str, ...]) -> None:
+    numbers = {"RANK": rank, "LOCAL_RANK": rank, "GROUP_RANK": 0, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    if world > 1:
+        os.environ |= {name: str(number) for name, number in numbers.items()}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "none"}
+    ranks.run(folder, list(jobs))
+
+
+def torchrun(folder: Path, world: int, *jobs: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *torchrun, str(ROOT / "tests" / "ranks.py"), str(folder), *jobs]
+    command += [str(ROOT / "tests" / "ranks.py"), str(folder), *jobs]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
@@ -23,10 +41,10 @@ def run_jobs(folder: Path, ranks: int, *jobs: str) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
-    run_jobs(folder, 1, "one")
-    run_jobs(folder, 2, "ddp", "fsdp", "ddp:one", "ddp:fsdp", "fsdp:one", "fsdp:ddp")
-    run_jobs(folder, 3, "ddp3:fsdp")  # on another number of ranks
-    run_jobs(folder, 1, "one:ddp", "one:fsdp")
+    fork(folder, 1, "one")
+    fork(folder, 2, "ddp", "fsdp", "ddp:one", "ddp:fsdp", "fsdp:one", "fsdp:ddp")
+    torchrun(folder, 3, "ddp3:fsdp")  # on another number of ranks
+    fork(folder, 1, "one:ddp", "one:fsdp")
     return folder
 
 

@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 import socket
-import subprocess
 from pathlib import Path
 
 import faults
@@ -18,7 +17,7 @@ import yaml
 
 from datamodules import UserError
 from src import evaluate, fit
-from src.runs import Run
+from src.runs import Run, load_checkpoint
 from src.wandb_logger import PatientWandbLogger
 
 RANKS = ("--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy")
@@ -104,6 +103,31 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_step_samples_and_checkpoin
     assert not checkpoint(tmp_path).exists()
 
 
+def test_a_run_that_saves_nothing_is_guarded_all_the_same(tmp_path):
+    options = ("--trainer.enable_checkpointing", "false", "--trainer.limit_val_batches", "0")
+    status, said = faults.finish(faults.fit(tmp_path, *options, "--model.optimizer.init_args.lr", "1e30"))
+    assert status == 2
+    assert "is not finite, on samples digits/" in said
+    status, said = faults.finish(faults.fit(tmp_path, *options))
+    assert status == 0, said
+    assert not checkpoint(tmp_path).exists()
+
+
+def test_best_is_kept_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise OSError("Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    fit.main([*faults.CELL, "--runs_dir", str(tmp_path)])
+    assert load_checkpoint(checkpoint(tmp_path).with_name("best.ckpt"))["global_step"] > 0
+
+
+def test_averaged_weights_and_sharded_ones_do_not_go_together(tmp_path):
+    averaged = [*faults.CELL, "--config", "configs/trainer/fsdp.yaml", "--trainer.callbacks", "EMAWeightAveraging"]
+    with pytest.raises(UserError, match=r"do not go with --trainer\.strategy fsdp: use ddp"):
+        fit.main([*averaged, "--trainer.accelerator", "cpu", "--runs_dir", str(tmp_path)])
+
+
 def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(tmp_path):
     # the first checkpoint fits, the log of metrics does too; the next checkpoints may not be written
     process = faults.fit(tmp_path, "--trainer.max_epochs", "60")
@@ -118,10 +142,10 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(tmp_path):
     assert not list(checkpoint(tmp_path).parent.glob("*.part"))
 
 
-def children(process: subprocess.Popen) -> list[int]:
-    """Its children that run src.fit: workers, or ranks."""
+def children(process: faults.Process) -> list[int]:
+    """Its children that are Python too: workers, or ranks."""
     found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    return [int(pid) for pid in found if "src.fit" in Path(f"/proc/{pid}/cmdline").read_text()]
+    return [int(pid) for pid in found if "python" in Path(f"/proc/{pid}/exe").resolve().name]
 
 
 def test_a_dead_worker_is_one_line(tmp_path):
@@ -137,7 +161,7 @@ def test_a_dead_worker_is_one_line(tmp_path):
 @pytest.mark.parametrize(("strike", "words"), [(signal.SIGKILL, "reset|closed"), (signal.SIGSTOP, "[Tt]imed out")])
 def test_a_dead_or_silent_rank_ends_the_others_with_a_message(tmp_path, monkeypatch, strike, words):
     monkeypatch.setenv("BYTEBENCH_TIMEOUT", "45")  # the ranks also wait for each other to begin
-    process = faults.fit(tmp_path, *RANKS, "ddp", "--trainer.max_epochs", "60")
+    process = faults.fit_ranks(tmp_path, *RANKS, "ddp", "--trainer.max_epochs", "60")
     assert faults.wait_until(checkpoint(tmp_path).exists, process)
     [other] = children(process)
     os.kill(other, strike)
@@ -150,7 +174,7 @@ def test_a_dead_or_silent_rank_ends_the_others_with_a_message(tmp_path, monkeypa
 
 
 def test_a_sharded_run_of_two_processes_is_evaluated_by_one(tmp_path):
-    process = faults.fit(tmp_path, *RANKS, "fsdp", "--trainer.callbacks", "null")
+    process = faults.fit_ranks(tmp_path, *RANKS, "fsdp", "--trainer.callbacks", "null")
     status, said = faults.finish(process)
     assert status == 0, said
     run = faults.run_folder(tmp_path)

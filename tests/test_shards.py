@@ -379,9 +379,10 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path, name):
 def test_members_that_lead_out_of_their_shard_are_refused(tmp_path):
     write(tmp_path / "data", make=partial(make_named, key="/etc/evil"))
     lines = shards.read_manifest(tmp_path / "data")["splits"]["train"]["shards"]
-    for key in ("/etc/evil0", "../../evil0"):
+    assert any("evil0.bin leads out of the folder" in line for line in findings(tmp_path / "data"))
+    index = shards.index_path(tmp_path / "data" / lines[0]["file"])
+    absolute = index.read_text()
+    for way_out in ("/etc/evil", "../../evil"):
+        index.write_text(absolute.replace("/etc/evil", way_out))
         with pytest.raises(UserError, match="leads out of its shard; such shards are refused"):
             shards.ShardReader(tmp_path / "data", lines, COMMAND)
-        assert any("evil0.bin leads out of the folder" in line for line in findings(tmp_path / "data")) or ".." in key
-        index = shards.index_path(tmp_path / "data" / lines[0]["file"])
-        index.write_text(index.read_text().replace("/etc/evil", "../../evil"))

@@ -61,7 +61,11 @@ class Task(L.LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout and the like are functions of seed, epoch, step and rank: a run that goes on draws what it would have."""
         seed = os.environ.get("PL_GLOBAL_SEED", "0")
-        torch.manual_seed(hashed_seed("step", seed, self.current_epoch, batch_idx, self.global_rank))
+        number = hashed_seed("step", seed, self.current_epoch, batch_idx, self.global_rank)
+        # not torch.manual_seed: without a GPU it keeps a stack trace a step, for the day that one is found
+        torch.default_generator.manual_seed(number)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(number)
 
     @abstractmethod
     def evaluate(self, batch: Batch, split: str, metrics: Metric) -> None:
