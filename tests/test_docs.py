@@ -64,32 +64,29 @@ def test_the_data_set_of_add_your_data_is_written_linted_and_learnt(tmp_path):
     assert results["metrics"]["test"]["top1"] > 0.6
 
 
-def test_the_backbones_of_add_your_backbone_train_and_carry_detection(tmp_path):
+MASKED = """
+import torch
+from dataclasses import replace
+from datamodules import DataSpec, ModalitySpec
+from src.backbones.pooling import Pooling
+
+spec = DataSpec({"points": ModalitySpec(3, 9, 20, None, 3)}, "single_label", ("a", "b"))
+model, array = Pooling(spec), spec.example_inputs(2)["points"]
+mask = torch.arange(20).expand(2, 20) < 15
+others = array.values.masked_fill(~mask[..., None], 7)
+same = [model({"points": replace(array, values=values, mask=mask)}) for values in (array.values, others)]
+assert torch.equal(*same)
+permuted = replace(array, mask=mask).permute(torch.randperm(20))
+assert torch.allclose(same[0], model({"points": permuted}), atol=1e-5)
+"""
+
+
+def test_the_backbones_of_add_your_backbone_train_ignore_what_is_masked_and_carry_detection(tmp_path):
     folder = checkout(tmp_path, "add_your_backbone.md")
     first, *_ = commands(ROOT / "docs/add_your_backbone.md")
     run(folder, *shlex.split(first)[1:], "--config", "configs/trainer/smoke.yaml")
     (example,) = [block for block in blocks("add_your_backbone.md", "python") if not NAMED.match(block)]
-    assert float(run(folder, "-c", example).split()[0]) > 0
-
-
-def test_a_backbone_of_the_page_ignores_what_is_masked(tmp_path):
-    folder = checkout(tmp_path, "add_your_backbone.md")
-    script = """
-import torch
-from dataclasses import replace
-from datamodules import Text
-from src.backbones.pooling import Pooling
-from datamodules import DataSpec, ModalitySpec
-spec = DataSpec({"points": ModalitySpec(3, 9, 20, None, 3)}, "single_label", ("a", "b"))
-model, array = Pooling(spec), spec.example_inputs(2)["points"]
-mask = torch.arange(20).expand(2, 20) < 15
-others = array.values.clone(); others[:, 15:] = 7
-same = [model({"points": replace(array, values=v, mask=mask)}) for v in (array.values, others)]
-assert torch.equal(*same)
-order = torch.randperm(20)
-assert torch.allclose(same[0], model({"points": replace(array, mask=mask).permute(order)}), atol=1e-5)
-"""
-    run(folder, "-c", script)
+    assert float(run(folder, "-c", example + MASKED).split()[0]) > 0
 
 
 def test_the_examples_of_reuse_datamodules_run_one_after_another(tmp_path, monkeypatch):
