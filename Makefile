@@ -7,7 +7,7 @@ DEBIAN_DATA := dataset-fashion-mnist sweethome3d-furniture \
 DEBIAN_BROWSER := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test smoke faults lint format lock bench debian clean
+.PHONY: help quickstart test smoke notebooks faults lint format lock bench debian clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,6 +20,12 @@ test: $(READY) ## all tests but smoke's, on all cores
 
 smoke: $(READY) ## try every config: two steps and an evaluation on tiny files
 	$(BIN)/python -m pytest -n auto -m smoke
+
+notebooks: $(READY) ## execute the notebooks and render them into docs/notebooks (2 minutes)
+	rm -rf runs/notebooks runs/notebooks_compared data/notebooks
+	PYTHONWARNINGS="ignore:IProgress not found" \
+	$(BIN)/python -m nbconvert --to html --execute --no-prompt --log-level ERROR --output-dir docs/notebooks \
+		--HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= --HTMLExporter.jquery_url= notebooks/*.ipynb
 
 faults: $(READY) ## kill runs at random moments and count what is lost (15 minutes)
 	$(BIN)/python -m tests.faults

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import secrets
 import sys
 import warnings
@@ -86,7 +87,7 @@ class ByteBenchCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         seed = self.config["seed_everything"]
-        self.wandb_id = secrets.token_hex(4)
+        self.wandb_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # a sweep has named it
         self.run = Run(Path(self.config["runs_dir"], self.config["experiment"], self.config["cell"], f"seed{seed}"))
         super().instantiate_classes()
         if self.config["compile"]:

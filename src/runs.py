@@ -20,6 +20,7 @@ import json
 import os
 import platform
 import resource
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -163,10 +164,14 @@ def find_unfinished(paths: list[Path]) -> list[Path]:
 
 
 def environment() -> dict:
-    """Where a run takes place: all that may change its numbers."""
+    """Where a run takes place: all that may change its numbers. An image has no git: BYTEBENCH_COMMIT tells."""
+    changes = git("status", "--porcelain")
     return {
         "command": [sys.executable.rpartition("/")[2], *sys.orig_argv[1:]],
-        "git": {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))},
+        "git": {
+            "commit": git("rev-parse", "HEAD") or os.environ.get("BYTEBENCH_COMMIT") or None,
+            "dirty": None if changes is None else bool(changes),
+        },
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_name(),
@@ -184,7 +189,9 @@ def environment() -> dict:
 
 
 def git(*args: str) -> str | None:
-    """What git says of this checkout; None outside one."""
+    """What git says of this checkout; None outside one, or without git."""
+    if shutil.which("git") is None:
+        return None
     root = Path(__file__).parent.parent
     done = subprocess.run(["git", "-C", root, *args], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None

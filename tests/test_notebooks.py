@@ -1,0 +1,45 @@
+"""Notebooks are stored without outputs and rendered as they are; `make notebooks` executes them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+LARGEST = 500_000  # bytes of a rendered notebook
+
+
+def code_of(notebook: Path) -> list[str]:
+    cells = json.loads(notebook.read_text())["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_has_no_outputs_and_begins_at_the_root(path):
+    cells = json.loads(path.read_text())["cells"]
+    for cell in cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+        assert cell["metadata"] == {}
+    assert cells[0]["cell_type"] == "markdown"
+    assert code_of(path)[0].count("\n") == 2
+    assert 'os.path.isdir("src")' in code_of(path)[0]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_its_page_shows_its_code_and_nothing_of_the_machine(path):
+    rendered = (ROOT / "docs/notebooks" / f"{path.stem}.html").read_text()
+    assert len(rendered.encode()) < LARGEST
+    for told in ("/root/", "/home/", "/tmp/", "/work/", "site-packages", "Traceback", "Warning"):
+        assert told not in rendered, told
+    shown = [
+        block.get_text().strip()
+        for block in BeautifulSoup(rendered, "html.parser").select(".jp-CodeCell .highlight pre")
+    ]
+    assert shown == code_of(path), f"{path.name} has changed: run `make notebooks`"
+
+
+def test_there_are_the_four_that_readme_promises():
+    assert {path.stem for path in NOTEBOOKS} == {"attention_maps", "comparing_runs", "quickstart", "reuse_datamodule"}
