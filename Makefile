@@ -7,7 +7,7 @@ DEBIAN_DATA := dataset-fashion-mnist sweethome3d-furniture \
 DEBIAN_BROWSER := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test smoke notebooks faults lint format lock bench debian clean
+.PHONY: help quickstart test integration smoke notebooks faults lint format lock bench debian clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -15,8 +15,11 @@ help: ## this list
 quickstart: $(READY) ## train a Perceiver on sight and sound and print what it reached (5 to 7 minutes)
 	$(BIN)/python -m src.fit --config configs/quickstart.yaml
 
-test: $(READY) ## all tests but smoke's, on all cores
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not smoke"
+test: $(READY) ## all tests but those of the next two targets, on all cores
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not smoke and not integration"
+
+integration: $(READY) ## tests with processes of their own: ranks, kills, suites, a browser, the image's script
+	$(BIN)/python -m pytest -n auto --dist loadfile -m integration
 
 smoke: $(READY) ## try every config: two steps and an evaluation on tiny files
 	$(BIN)/python -m pytest -n auto -m smoke

@@ -8,7 +8,7 @@
 set -eu
 device=$1
 venv=$2
-made_for_cuda='^(torch|torchaudio|torchvision|triton|easypytorch3d|nvidia-[a-z0-9-]+|cuda-[a-z-]+)=='
+made_for_cuda='^(torch|torchaudio|torchvision|triton|easypytorch3d|nvidia-(cu|nccl|nv)[a-z0-9-]*|cuda-[a-z-]+)=='
 
 case $device in
 cuda) drop='^$' ;;

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -108,8 +109,8 @@ class Run:
         if isinstance(predictions, list):
             self.write(f"{name}.json", predictions)
         else:
-            aside = self.folder / f"{name}.part.npz"
-            np.savez_compressed(aside, **predictions)
+            aside, arrays = self.folder / f"{name}.part.npz", cast("dict[str, Any]", predictions)
+            np.savez_compressed(aside, **arrays)
             os.replace(aside, self.folder / f"{name}.npz")
 
     def read(self, name: str) -> dict:

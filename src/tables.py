@@ -77,14 +77,12 @@ def side_by_side(name: str, labels: dict[str, str], time_ratio: str, memory_rati
     """Ours beside the faster of the others at every shape, the time and the memory of a training step."""
     frame, rows = read(name), []
     for shape, label in labels.items():
-        cases = frame[frame["shape"] == shape].set_index("implementation")
-        ours, others = cases.loc["ours"], cases.drop(index=[i for i in cases.index if i.startswith("ours")])
-        best = others["forward_backward_s"].min()
+        cases = {case["implementation"]: case for case in frame[frame["shape"] == shape].to_dict("records")}
+        ours, again = cases.pop("ours"), cases.pop("ours, checkpointed", None)
+        best = min(case["forward_backward_s"] for case in cases.values())
         row = [label, seconds(ours["forward_backward_s"]), seconds(best)]
-        row += [f"{ours[time_ratio]:.2f}", f"{ours[memory_ratio]:.2f}"]
-        if "ours, checkpointed" in cases.index:
-            row.append(f"{cases.loc['ours, checkpointed'][memory_ratio]:.2f}")
-        rows.append(row)
+        row += [f"{case[memory_ratio]:.2f}" for case in (ours, again) if case]
+        rows.append([*row[:3], f"{ours[time_ratio]:.2f}", *row[3:]])
     head = ["shape", "ours", "best peer", "time", "memory of a step"]
     return markdown([*head, "with checkpointing"][: len(rows[0])], rows)
 
@@ -116,8 +114,8 @@ def lambda_peers() -> str:
 
 def lambda_networks() -> str:
     rows = [
-        [row.network, f"{row.parameters / 1e6:.1f} M", seconds(row.forward_backward_s), f"{row.ratio:.2f}"]
-        for row in read("lambda_networks").itertuples()
+        [row["network"], f"{row['parameters'] / 1e6:.1f} M", seconds(row["forward_backward_s"]), f"{row['ratio']:.2f}"]
+        for row in read("lambda_networks").to_dict("records")
     ]
     return markdown(["network", "parameters without head", "step", "of ResNet-50's"], rows)
 
@@ -132,20 +130,14 @@ def lambda_efficientnet() -> str:
 
 
 def overhead() -> str:
-    frame = read("overhead")
-    rows = [
-        [row.case, f"{1000 * row.step_s:.1f} ms", f"{row.ratio:.3f}"]
-        for row in frame[frame["step_s"].notna()].itertuples()
-    ]
+    frame = read("overhead").dropna(subset="step_s")
+    rows = [[row["case"], f"{1000 * row['step_s']:.1f} ms", f"{row['ratio']:.3f}"] for row in frame.to_dict("records")]
     return markdown(["step", "median", "of the bare loop's"], rows)
 
 
 def processes() -> str:
-    frame = read("overhead")
-    rows = [
-        [row.case, f"{row.samples_per_s:.0f}", f"{row.gain:.2f}"]
-        for row in frame[frame["samples_per_s"].notna()].itertuples()
-    ]
+    frame = read("overhead").dropna(subset="samples_per_s")
+    rows = [[row["case"], f"{row['samples_per_s']:.0f}", f"{row['gain']:.2f}"] for row in frame.to_dict("records")]
     return markdown(["case", "samples/s", "of one process"], rows)
 
 

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "docker/Dockerfile"
-CUDA_ONLY = ("nvidia-", "cuda-", "triton", "easypytorch3d")
+CUDA_ONLY = ("nvidia-cu", "nvidia-nccl", "nvidia-nv", "cuda-", "triton", "easypytorch3d")
 
 
 def instructions() -> list[tuple[str, str]]:

@@ -16,6 +16,8 @@ from src.runs import find_runs
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 needs_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium: `make debian` installs it")
+pytestmark = pytest.mark.integration
+
 WIDTHS = [(375, 740), (1280, 900)]
 
 

@@ -11,6 +11,8 @@ import pytest
 import ranks
 import torch.multiprocessing as mp
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent
 BACKBONES = ("Perceiver", "LambdaResNet", "LambdaNet")
 

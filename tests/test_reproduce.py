@@ -15,6 +15,8 @@ import yaml
 from datamodules import UserError
 from src import fit, reproduce
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "digits_perceiver.yaml")
 

@@ -20,6 +20,8 @@ from src import evaluate, fit
 from src.runs import Run, load_checkpoint
 from src.wandb_logger import PatientWandbLogger
 
+pytestmark = pytest.mark.integration
+
 RANKS = ("--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy")
 
 

@@ -89,6 +89,7 @@ def test_overrides_and_budget_become_options_with_seed_and_place_of_the_run(conf
     }
 
 
+@pytest.mark.integration
 def test_the_runner_skips_what_is_finished_goes_on_after_what_breaks_and_says_so(configs, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(ROOT)
     broken = {"name": "broken", "config": "digits_perceiver", "overrides": {"data.band": 2}}
@@ -113,6 +114,7 @@ def test_an_unknown_cell_is_named(configs):
         suite.main([str(write(configs, GOOD)), "--cells", "smal"])
 
 
+@pytest.mark.integration
 def test_cells_that_read_others_come_after_them_and_several_run_at_a_time(configs, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(ROOT)
     cells = [{"name": name, "config": "digits_perceiver"} for name in ("first", "alone", "last")]
@@ -128,6 +130,7 @@ def test_cells_that_read_others_come_after_them_and_several_run_at_a_time(config
     assert "1/1  tiny: last, seed 0: done, 0:00 left" in said
 
 
+@pytest.mark.integration
 def test_a_suite_on_ray_keeps_logs_and_goes_on_where_it_was(configs, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -164,6 +167,7 @@ echo "7;cluster"
 """
 
 
+@pytest.mark.integration
 def test_a_suite_under_slurm_is_an_array_for_each_wave_and_each_job_one_run(configs, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(ROOT)
     programs = {"sbatch": SBATCH, "srun": '#!/bin/sh\nshift\nexec "$@"\n'}

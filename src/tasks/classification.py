@@ -66,7 +66,8 @@ class Classification(Task):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, value = mean_over_ranks(self.loss(self(batch.inputs), batch.target), batch.weight)
         # Lightning takes 2 ms to take down a value, whether or not it writes it: leave those out that it does not
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps <= 1:
+        trainer: Any = self.trainer
+        if (trainer.global_step + 1) % trainer.log_every_n_steps <= 1:
             self.log("train/loss", value, batch_size=len(batch.keys))
         return loss
 

@@ -1,0 +1,27 @@
+"""README's and docs' tables are those of results/, byte for byte."""
+
+import pytest
+
+from datamodules import UserError
+from src import tables
+
+
+def test_the_pages_hold_what_the_committed_results_say(capsys):
+    tables.main(["--check"])
+    assert capsys.readouterr().out == ""
+
+
+def test_a_figure_that_was_changed_by_hand_is_found(monkeypatch, tmp_path):
+    (tmp_path / "results").symlink_to(tables.ROOT / "results")
+    text = (tables.ROOT / "README.md").read_text()
+    (tmp_path / "README.md").write_text(text.replace("| 0.79 |", "| 0.69 |", 1))
+    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    with pytest.raises(SystemExit):
+        tables.main(["--check"])
+    assert tables.main([]) == [tmp_path / "README.md"]
+    assert (tmp_path / "README.md").read_text() == text
+
+
+def test_a_table_that_nothing_makes_is_named():
+    with pytest.raises(UserError, match=r"the table 'perceivr', which src/tables\.py has not: did you mean perceiver"):
+        tables.rewritten("<!-- table perceivr -->\n<!-- end -->\n")
