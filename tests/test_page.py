@@ -1,5 +1,6 @@
 """The page of a comparison in a real browser: no errors, no requests, readable on a phone, quick with 60 runs."""
 
+import json
 import logging
 import os
 import shutil
@@ -28,6 +29,10 @@ def pages(tmp_path_factory) -> dict[str, Path]:
     for number in range(20):
         for seed in range(3):
             make_run(root / "many", f"cell_{number}", seed, quality=0.5 + number / 50, rows=1500, steps=15_000)
+    for number in (0, 1):  # made elsewhere
+        path = root / "many" / "made_up" / f"cell_{number}" / "seed0" / "environment.json"
+        where = json.loads(path.read_text())
+        path.write_text(json.dumps({**where, "packages": {**where["packages"], "numpy": f"1.{number}"}}))
     make_run(root / "many", "other_data", 0, data={"fingerprint": "b" * 64})
     for cell, quality in (("audio", 0.6), ("audio_and_video", 0.9)):
         for seed in range(3):
@@ -122,6 +127,12 @@ def test_choices_redraw_the_page(browser, pages):
     browser.execute_script("document.querySelector('#cost-chart .mark').focus()")
     assert "95 %" in browser.find_element(By.ID, "tip").text
     assert browser.get_log("browser") == []
+
+
+def test_places_that_differ_stand_side_by_side(pages):
+    text = pages["many"].read_text()
+    assert '<tr><th scope="row">package numpy</th><td>1.0</td><td>2.3.0</td><td>1.1</td></tr>' in text
+    assert "All runs took place in the same environment" in pages["labels"].read_text()
 
 
 def test_names_are_escaped_and_the_left_out_are_told_with_their_reason(pages):

@@ -230,27 +230,33 @@ def left_out_list(comparison: Comparison) -> str:
 
 
 def records_table(comparison: Comparison) -> str:
-    """Where the kept runs took place: what all share, then what differs."""
-    places: list[tuple[str, dict]] = []
+    """Where the kept runs took place: places as columns, what differs between them as rows; then what all share."""
+    runs: dict[tuple, list[str]] = {}
     for record in comparison.records:
-        where = record.environment
-        flat = {"commit": commit(record), "hardware": record.hardware, "platform": where["platform"]}
-        flat |= {"python": where["python"], "CUDA": where["cuda"] if where["gpus"] else "-"}
-        flat |= {f"torch {name}": value for name, value in where["torch"].items()}
-        places.append((record.folder, flat | {f"package {name}": v for name, v in where["packages"].items()}))
-    names = list(dict.fromkeys(name for _, place in places for name in place))
-    values = {name: [str(place.get(name, "-")) for _, place in places] for name in names}
+        place = {name: str(value) for name, value in place_of(record).items()}
+        runs.setdefault(tuple(sorted(place.items())), []).append(record.folder)
+    places = [dict(place) for place in runs]
+    names = list(dict.fromkeys(name for place in places for name in place))
+    values = {name: [place.get(name, "-") for place in places] for name in names}
     same = [{"what": name, "all runs": found[0]} for name, found in values.items() if len(set(found)) == 1]
-    rows = [
-        {"what": name, "is": value, "runs": f"{len(runs)}: {', '.join(runs)}"}
-        for name, found in values.items()
-        if len(set(found)) > 1
-        for value in dict.fromkeys(found)
-        for runs in [[folder for (folder, _), v in zip(places, found, strict=True) if v == value]]
-    ]
-    other = in_box(table_html(pd.DataFrame(rows), "What differs between runs")) if rows else "<p>Nothing differs.</p>"
     equal = in_box(table_html(pd.DataFrame(same), "Of all runs")) if same else ""
-    return f"{other}<details><summary>What all runs share</summary>{equal}</details>"
+    text = f"<details><summary>What all runs share</summary>{equal}</details>"
+    if len(places) == 1:
+        return f"<p>All runs took place in the same environment.</p>{text}"
+    letters = [f"place {number}" for number in range(1, len(places) + 1)]
+    rows = [{"what": n, **dict(zip(letters, found, strict=True))} for n, found in values.items() if len(set(found)) > 1]
+    who = [{"place": letter, "runs": ", ".join(found)} for letter, found in zip(letters, runs.values(), strict=True)]
+    differs = in_box(table_html(pd.DataFrame(rows), "What differs between the places that runs were made in"))
+    return f"{differs}<details><summary>Which runs</summary>{in_box(table_html(pd.DataFrame(who), 'Runs'))}</details>{text}"
+
+
+def place_of(record: Record) -> dict[str, Any]:
+    """Commit, hardware, versions."""
+    where = record.environment
+    found = {"commit": commit(record), "hardware": record.hardware, "platform": where["platform"]}
+    found |= {"python": where["python"], "CUDA": where["cuda"] if where["gpus"] else "-"}
+    found |= {f"torch {name}": value for name, value in where["torch"].items()}
+    return found | {f"package {name}": version for name, version in where["packages"].items()}
 
 
 def in_box(table: str) -> str:
