@@ -159,7 +159,7 @@ def test_evaluating_on_data_of_other_classes_is_refused(tmp_path, monkeypatch, c
         (evaluate.main, [], "--run"),
         (evaluate.main, ["--run", "nowhere"], "nowhere has no data.json: give a run folder"),
         (evaluate.main, ["--run", "x", "--split", "trian"], "trian"),
-        (compare.main, [], "RUN_OR_FOLDER"),
+        (compare.main, [], "no runs given: name run folders"),
         (compare.main, ["nowhere"], "nowhere holds no finished run"),
         (compare.main, ["x", "--cvs", "y"], "--cvs"),
     ],

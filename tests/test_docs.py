@@ -55,6 +55,7 @@ def run(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.integration
 def test_the_data_set_of_add_your_data_is_written_linted_and_learnt(tmp_path):
     folder = checkout(tmp_path, "add_your_data.md")
     for command in commands(ROOT / "docs/add_your_data.md"):
@@ -81,6 +82,7 @@ assert torch.allclose(same[0], model({"points": permuted}), atol=1e-5)
 """
 
 
+@pytest.mark.integration
 def test_the_backbones_of_add_your_backbone_train_ignore_what_is_masked_and_carry_detection(tmp_path):
     folder = checkout(tmp_path, "add_your_backbone.md")
     first, *_ = commands(ROOT / "docs/add_your_backbone.md")
@@ -118,6 +120,7 @@ def test_training_commands_of_a_page_have_options_that_exist(page, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_what_wandbs_agent_makes_of_a_sweep_trains_as_a_cell_of_its_own(path, tmp_path):
     """W&B's own functions make the command; it runs as the agent runs it, with the run's name in the environment."""
