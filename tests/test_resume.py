@@ -160,7 +160,9 @@ def test_a_dead_worker_is_one_line(tmp_path):
     assert "Traceback" not in said
 
 
-@pytest.mark.parametrize(("strike", "words"), [(signal.SIGKILL, "reset|closed"), (signal.SIGSTOP, "[Tt]imed out")])
+@pytest.mark.parametrize(
+    ("strike", "words"), [(signal.SIGKILL, "reset|closed"), (signal.SIGSTOP, "[Tt]imed out|timeout")]
+)
 def test_a_dead_or_silent_rank_ends_the_others_with_a_message(tmp_path, monkeypatch, strike, words):
     monkeypatch.setenv("BYTEBENCH_TIMEOUT", "45")  # the ranks also wait for each other to begin
     process = faults.fit_ranks(tmp_path, *RANKS, "ddp", "--trainer.max_epochs", "60")
