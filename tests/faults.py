@@ -157,9 +157,8 @@ def kill_training(folder: Path, reference: Path, kills: int, seconds: float, cha
         if kind == "writing":
             moment = wait_until(checkpoint.with_suffix(".ckpt.part").exists, process)
         elif kind == "testing":
-            done = chance.random()  # of the time after training
             moment = wait_until(lambda: checkpoint.exists() and trained(checkpoint), process)
-            time.sleep(done)
+            time.sleep(chance.uniform(0, 0.03) * seconds)  # the test takes about so much of a run
         else:
             moment = True
             time.sleep(chance.uniform(0.3, 1) * seconds)
