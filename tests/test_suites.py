@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -193,3 +195,27 @@ def test_a_suite_under_slurm_is_an_array_for_each_wave_and_each_job_one_run(conf
     assert "--dependency=afterany:7" in said
     assert sorted(p.parent.parent.name for p in runs.rglob("results.json")) == ["first", "last"]
     assert "job 7: 1 runs" in capfd.readouterr().out
+
+
+def test_a_job_that_is_preempted_lets_its_run_save_itself_and_goes_back_into_the_queue(tmp_path, monkeypatch):
+    """With stand-ins for SLURM's programs; on a real SLURM, srun's own handler of a signal would kill the run at once."""
+    programs = {
+        "srun": 'echo $$ > "$LOG.run"; shift; exec "$@"',
+        "scancel": 'echo "scancel $*" >> "$LOG"; kill -TERM "$(cat "$LOG.run")"',
+        "scontrol": 'echo "scontrol $*" >> "$LOG"',
+        "python": "trap 'echo saved >> \"$LOG\"; kill $!; exit 143' TERM; tail -f /dev/null & echo begun; wait",
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("PYTHON", "python")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    command = ["bash", str(ROOT / "configs/slurm/run.sbatch"), "src.fit"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as job:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "begun\n"
+        job.send_signal(signal.SIGUSR1)
+    assert job.returncode == 0
+    assert (tmp_path / "log").read_text().splitlines() == ["scancel --signal TERM 7", "saved", "scontrol requeue 7"]
