@@ -107,7 +107,8 @@ class ByteBenchCLI(LightningCLI):
         saving = config.pop("enable_checkpointing") is not False  # Lightning's own would save beside ours
         self.recovery = Recovery(self.run.folder / "checkpoints", self.model.monitor, saving)
         callbacks.append(self.recovery)
-        check_averaging(config["strategy"], callbacks)
+        self.averaging = [callback for callback in callbacks if isinstance(callback, WeightAveraging)]
+        check_averaging(config["strategy"], self.averaging)
         config.update(default_root_dir=str(self.run.folder), logger=[*loggers, *self.loggers()], callbacks=callbacks)
         return L.Trainer(**config, **kwargs)
 
@@ -149,9 +150,9 @@ class ByteBenchCLI(LightningCLI):
         return config
 
 
-def check_averaging(strategy: Strategy | str, callbacks: list[L.Callback]) -> None:
+def check_averaging(strategy: Strategy | str, averaging: list[WeightAveraging]) -> None:
     """Raises UserError where averaged weights, of which every rank has a whole copy, meet sharded ones."""
-    if isinstance(strategy, FullyShard) and any(isinstance(callback, WeightAveraging) for callback in callbacks):
+    if averaging and isinstance(strategy, FullyShard):
         raise UserError(
             "averaged weights (EMAWeightAveraging) do not go with --trainer.strategy fsdp: use ddp, or leave "
             "them out with --trainer.callbacks null"

@@ -39,6 +39,9 @@ def main(args: list[str] | None = None) -> dict:
         print(f"{backbone} on {type(data).__name__}: {parameters:,} parameters, {flops / 1e6:,.1f} MFLOPs an example")
 
     trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+    if not cli.recovery.trained:  # it was done before; Lightning then leaves out the end of training, too
+        for callback in cli.averaging:
+            callback.on_train_end(trainer, model)
     validated = metrics_of(trainer, "val") or cli.recovery.validated  # of before, where only the test was left
     trainer.test(model, data, verbose=False)
 

@@ -43,12 +43,13 @@ class Recovery(Checkpoint):
         self.best: float | None = None
         self.validated: dict[str, float] = {}
         self.told_to_stop = False
+        self.trained = False  # by this process
         self.saved_at = monotonic()
         self.saved_step = -1
         self.unchecked: deque[tuple[Tensor, int, Batch]] = deque()  # is the loss finite, of which step
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.saved_at = monotonic()
+        self.saved_at, self.trained = monotonic(), True
         # Lightning's own handler talks to other ranks at any moment, which may be amid another collective
         signal.signal(signal.SIGTERM, self.stop_soon)
 

@@ -73,6 +73,15 @@ def test_sigterm_saves_amid_an_epoch_and_a_truncated_checkpoint_is_passed_over(w
     assert faults.differences(whole, faults.run_folder(tmp_path)) == []
 
 
+def test_a_run_that_was_killed_in_its_test_is_tested_on_the_same_weights(whole, tmp_path):
+    """The averaged ones, which take the place of the last at the end of training."""
+    shutil.copytree(whole.parents[1], tmp_path / "digits")
+    (faults.run_folder(tmp_path) / "results.json").unlink()
+    status, said = faults.finish(faults.fit(tmp_path, "--resume", "auto"))
+    assert status == 0, said
+    assert faults.differences(whole, faults.run_folder(tmp_path)) == []
+
+
 def test_a_finished_run_is_left_alone(whole, capsys):
     runs = whole.parents[2]
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.*")}
