@@ -14,7 +14,7 @@ import sys
 from collections import deque
 from pathlib import Path
 from time import monotonic
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
@@ -60,7 +60,11 @@ class Recovery(Checkpoint):
         if isinstance(outputs, dict) and "loss" in outputs:
             self.unchecked.append((outputs["loss"].detach().isfinite(), trainer.global_step, batch))
         self.check_losses(keep=int(pl_module.device.type != "cpu"))
-        if trainer.world_size > 1 and (batch_idx + 1) % ASK_EVERY:
+        if trainer.world_size > 1 and trainer.global_step % ASK_EVERY != 1:
+            return
+        # what this step logs is written after this hook: where others log nothing, one of these is saved
+        every = cast("Any", trainer).log_every_n_steps
+        if every > 1 and trainer.global_step % every == 0:
             return
         stop = self.any_rank(trainer, self.told_to_stop)
         due = stop or self.any_rank(trainer, monotonic() - self.saved_at > SAVE_EVERY)

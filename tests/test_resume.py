@@ -17,6 +17,7 @@ import yaml
 
 from datamodules import UserError
 from src import evaluate, fit
+from src.recovery import Recovery
 from src.runs import Run, load_checkpoint
 from src.wandb_logger import PatientWandbLogger
 
@@ -70,6 +71,27 @@ def test_sigterm_saves_amid_an_epoch_and_a_truncated_checkpoint_is_passed_over(w
     assert status == 0, said
     assert "last.ckpt cannot be read" in said
     assert "trying the one before it" in said
+    assert faults.differences(whole, faults.run_folder(tmp_path)) == []
+
+
+def stop_at_a_step_that_is_written(arguments: list[str]) -> None:
+    end = Recovery.on_train_batch_end
+
+    def told_after_twenty_steps(self, trainer, *others) -> None:
+        self.told_to_stop |= trainer.global_step == 20  # log_every_n_steps is 10
+        end(self, trainer, *others)
+
+    Recovery.on_train_batch_end = told_after_twenty_steps
+    fit.main(arguments)
+
+
+def test_what_a_step_logs_is_not_lost_where_the_run_is_stopped_after_it(whole, tmp_path):
+    status, said = faults.finish(
+        faults.Forked(stop_at_a_step_that_is_written, faults.options_of(tmp_path, ("--resume", "auto")))
+    )
+    assert status == 143, said
+    status, said = faults.finish(faults.fit(tmp_path, "--resume", "auto"))
+    assert status == 0, said
     assert faults.differences(whole, faults.run_folder(tmp_path)) == []
 
 

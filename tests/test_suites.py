@@ -203,7 +203,7 @@ def test_a_job_that_is_preempted_lets_its_run_save_itself_and_goes_back_into_the
         "srun": 'echo $$ > "$LOG.run"; shift; exec "$@"',
         "scancel": 'echo "scancel $*" >> "$LOG"; kill -TERM "$(cat "$LOG.run")"',
         "scontrol": 'echo "scontrol $*" >> "$LOG"',
-        "python": "trap 'echo saved >> \"$LOG\"; kill $!; exit 143' TERM; tail -f /dev/null & echo begun; wait",
+        "python": "trap 'echo saved >> \"$LOG\"; kill $!; exit 143' TERM; tail -f /dev/null > /dev/null & echo begun; wait",
     }
     for name, script in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
