@@ -30,7 +30,7 @@ notebooks: $(READY) ## execute the notebooks and render them into docs/notebooks
 	$(BIN)/python -m nbconvert --to html --execute --no-prompt --log-level ERROR --output-dir docs/notebooks \
 		--HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= --HTMLExporter.jquery_url= notebooks/*.ipynb
 
-faults: $(READY) ## kill runs at random moments and count what is lost (15 minutes)
+faults: $(READY) ## kill runs at random moments and count what is lost (10 minutes)
 	$(BIN)/python -m tests.faults
 
 lint: $(READY) ## style, imports and types

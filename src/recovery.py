@@ -62,7 +62,7 @@ class Recovery(Checkpoint):
         self.check_losses(keep=int(pl_module.device.type != "cpu"))
         if trainer.world_size > 1 and trainer.global_step % ASK_EVERY != 1:
             return
-        # what this step logs is written after this hook: where others log nothing, one of these is saved
+        # what this step logs is written after this hook: unless every step logs, save after one that does not
         every = cast("Any", trainer).log_every_n_steps
         if every > 1 and trainer.global_step % every == 0:
             return

@@ -179,11 +179,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "processes": processes,
     "digits_ablations": suite("digits_ablations", TOP1),
     "permuted_fashion_mnist": suite("permuted_fashion_mnist", TOP1),
-    "language_id": suite("language_id", TOP1),
-    "garments_spoken": suite("garments_spoken", {"map": "mAP, %"}),
-    "furniture": suite("furniture", TOP1),
-    "composed": suite("composed", {"map_50": "box AP50, %", "segm_map_50": "mask AP50, %"}),
-    "probe": suite("probe", TOP1 | {"ridge_top1": "ridge top-1, %"}),
 }
 
 

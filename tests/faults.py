@@ -48,8 +48,8 @@ class Forked:
     """
 
     def __init__(self, main: Callable[[list[str]], object], arguments: list[str]) -> None:
-        self.log, log = tempfile.mkstemp()
-        self.said = Path(log)
+        self.log, name = tempfile.mkstemp()
+        os.unlink(name)  # read through its descriptor alone
         self.process = mp.get_context("fork").Process(target=self.run, args=(main, arguments))
         self.process.start()
         self.pid, self.poll = self.process.pid, lambda: self.process.exitcode
@@ -78,7 +78,7 @@ class Forked:
 
     def communicate(self, timeout: float = LONGEST) -> tuple[None, str]:
         self.wait(timeout)
-        return None, self.said.read_text()
+        return None, os.pread(self.log, os.fstat(self.log).st_size, 0).decode()
 
 
 Process = subprocess.Popen | Forked

@@ -1,1 +1,1 @@
-"""What is made of finished runs: tables, later plots and pages."""
+"""What is made of finished runs: tables, statistics, pages."""
