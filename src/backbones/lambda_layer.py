@@ -95,7 +95,7 @@ class LambdaLayer(nn.Module):
         if self.embeddings is not None:
             table = self.embeddings.to(q.dtype)
             positions = read_positions(q.unflatten(-1, grid), table, values.unflatten(-1, context_grid))
-            y = y + positions.flatten(3)
+            y += positions.flatten(3)
         return y.reshape(len(y), h * v, *grid)
 
     def check_grids(self, grid: tuple[int, ...], context_grid: tuple[int, ...]) -> None:

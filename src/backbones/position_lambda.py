@@ -7,9 +7,9 @@ then q), k d and more. Scores are fewer for all h < k, but B h n m of them are t
 into tiles: boxes of their grid. For each, the box of context in scope is cut out, the scores are made, used while they
 lie in the cache, and dropped; the backward pass makes them again. A local scope costs what its boxes cost.
 
-Embeddings are not looked up pair by pair. With a tile's queries in reverse order, that of query n' and context element m is
-number n' + m + (where the tile stands) of the table: the table, once for every n' and moved by n', holds those of all
-tiles as boxes, mostly without a copy. The table's gradient is gathered in the same form and summed along diagonals.
+Embeddings are not looked up pair by pair. With table and context in reverse order, that of a tile's query n' and context
+element m is number n' + m + (where the tile stands) of the table: the table, once for every n' and moved by n', holds those
+of all tiles as boxes, mostly without a copy. The table's gradient is gathered in the same form and summed along diagonals.
 """
 
 from __future__ import annotations
@@ -57,14 +57,17 @@ class Span(NamedTuple):
 
 
 def spans(queries: int, context: int, table: int, tile: int) -> list[Span]:
-    """All tiles along one axis that see any context. Places in the table are counted with tile - 1 zeros before it."""
+    """All tiles along one axis that see any context. Context and table are in reverse order, and places in the table are
+    counted with tile - 1 zeros before it."""
     found = []
     for start in range(0, queries, tile):
         stop, reach = min(start + tile, queries), table // 2
         first, last = max(0, start - reach), min(context, stop + reach)
-        place = first - (stop - 1) + reach + tile - 1
+        place = start - last + reach + tile
         if first < last:
-            found.append(Span(slice(start, stop), slice(first, last), slice(place, place + last - first)))
+            found.append(
+                Span(slice(start, stop), slice(context - last, context - first), slice(place, place + last - first))
+            )
     return found
 
 
@@ -120,10 +123,28 @@ def sum_diagonals(x: Tensor) -> Tensor:
 
 
 def cut(x: Tensor, box: tuple) -> Tensor:
-    """(B, ?, ?, *grid) to the elements of a box of the grid, in reverse order: (n, ?, B, ?)."""
+    """(B, ?, ?, *grid) to the elements of a box of the grid: (n, ?, B, ?)."""
     axes = range(3, x.dim())
-    # contiguous, since flip keeps the strides of what it is given and bmm is slow on matrices without a stride of 1
-    return x[box].permute(*axes, 1, 0, 2).flip(*range(len(axes))).contiguous().flatten(0, len(axes) - 1)
+    # contiguous, since bmm is slow on matrices without a stride of 1
+    return x[box].permute(*axes, 1, 0, 2).contiguous().flatten(0, len(axes) - 1)
+
+
+def reverse(x: Tensor, axes: int) -> Tensor:
+    """The last `axes` axes in reverse order."""
+    return x.flip(*range(-axes, 0))
+
+
+class Scratch:
+    """Memory that every tile's scores are written to: fresh memory for each costs the kernel more than the product."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.memory = like.new_empty(0)
+
+    def bmm(self, a: Tensor, b: Tensor) -> Tensor:
+        shape = (len(a), a.shape[1], b.shape[2])
+        if self.memory.numel() < prod(shape):
+            self.memory = a.new_empty(prod(shape))
+        return torch.bmm(a, b, out=self.memory[: prod(shape)].view(shape))
 
 
 class ReadPositions(torch.autograd.Function):
@@ -139,16 +160,17 @@ class ReadPositions(torch.autograd.Function):
         tile = tile_shape(grid, context, reach, max(batch * heads, key_depth) * intra, most)
         ctx.tiling = Tiling(grid, context, reach, tile)
         ctx.save_for_backward(queries, table, values)
-        moved = moved_tables(table, ctx.tiling)
+        moved, values = moved_tables(reverse(table, axes), ctx.tiling), reverse(values, axes)
         read = queries.new_zeros(batch, heads, depth, *grid)
+        scratch = Scratch(queries)
         for of_queries, of_context, of_tables in ctx.tiling:
             asked = cut(queries, of_queries).flatten(1, 2)  # (n, h B, k)
             embeddings = moved[of_tables].flatten(0, axes - 1).flatten(2)  # (n, k, u m)
-            scores = torch.bmm(asked, embeddings)  # (n, h B, u m)
+            scores = scratch.bmm(asked, embeddings)  # (n, h B, u m)
             scores = scores.view(-1, batch, scores.shape[-1])  # (n h, B, u m)
             y = torch.bmm(values[of_context].flatten(2), scores.permute(1, 2, 0))  # (B, v, n h)
             place = read[of_queries]
-            place.copy_(y.view(batch, depth, *place.shape[3:], heads).flip(*range(2, 2 + axes)).movedim(-1, 1))
+            place.copy_(y.view(batch, depth, *place.shape[3:], heads).movedim(-1, 1))
         return read
 
     @staticmethod
@@ -156,27 +178,28 @@ class ReadPositions(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         queries, table, values = ctx.saved_tensors
         batch, heads, _, *grid = queries.shape
-        axes = range(len(grid))
-        moved = moved_tables(table, ctx.tiling)
+        axes = len(grid)
+        moved, values = moved_tables(reverse(table, axes), ctx.tiling), reverse(values, axes)
         wide = torch.promote_types(queries.dtype, torch.float32)
         grad_queries = torch.zeros_like(queries)
         grad_moved = torch.zeros_like(moved, dtype=wide)
         grad_values = torch.zeros_like(values, dtype=wide)
+        scratch, grad_scratch = Scratch(queries), Scratch(queries)
         # rows of heads and examples stand in the order in which the next product takes them without a copy
         for of_queries, of_context, of_tables in ctx.tiling:
             asked = cut(queries, of_queries)  # (n, h, B, k)
             told = cut(grad, of_queries)  # (n, h, B, v)
-            embeddings = moved[of_tables].flatten(0, len(grid) - 1).flatten(2)  # (n, k, u m)
+            embeddings = moved[of_tables].flatten(0, axes - 1).flatten(2)  # (n, k, u m)
             seen = values[of_context].flatten(2)  # (B, v, u m)
-            scores = torch.bmm(asked.flatten(1, 2), embeddings).view(-1, batch, seen.shape[-1])  # (n h, B, u m)
+            scores = scratch.bmm(asked.flatten(1, 2), embeddings).view(-1, batch, seen.shape[-1])  # (n h, B, u m)
             part = grad_values[of_context]
             part += torch.bmm(told.permute(2, 3, 0, 1).flatten(2), scores.transpose(0, 1)).view(part.shape)
-            grad_scores = torch.bmm(told.permute(2, 1, 0, 3).flatten(1, 2), seen)  # (B, h n, u m)
+            grad_scores = grad_scratch.bmm(told.permute(2, 1, 0, 3).flatten(1, 2), seen)  # (B, h n, u m)
             grad_scores = grad_scores.view(batch * heads, -1, seen.shape[-1]).transpose(0, 1)  # (n, B h, u m)
             place = grad_queries[of_queries]
             asking = torch.bmm(grad_scores, embeddings.transpose(1, 2)).view(*place.shape[3:], batch, heads, -1)
-            place.copy_(asking.flip(*axes).permute(-3, -2, -1, *axes))
+            place.copy_(asking.permute(-3, -2, -1, *range(axes)))
             part = grad_moved[of_tables]
             part += torch.bmm(asked.permute(0, 3, 2, 1).flatten(2), grad_scores).view(part.shape)
-        grad_table = table_gradient(grad_moved, ctx.tiling)
-        return grad_queries, grad_table.to(table.dtype), grad_values.to(values.dtype)
+        grad_table = reverse(table_gradient(grad_moved, ctx.tiling), axes)
+        return grad_queries, grad_table.to(table.dtype), reverse(grad_values, axes).to(values.dtype)
