@@ -1,4 +1,4 @@
-"""Position lambdas, tile by tile, against one einsum over all embeddings."""
+"""Position lambdas, in both orders, against one einsum over all embeddings."""
 
 from math import prod
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.backbones import position_lambda
-from src.backbones.position_lambda import Tiling, read_positions, sum_diagonals, tile_shape
+from src.backbones import position_rows
+from src.backbones.position_lambda import read_positions
+from src.backbones.position_tiles import Tiling, read, sum_diagonals, tile_shape
 
 CASES = [
     ((7,), (7,), (13,)),
@@ -43,17 +44,33 @@ def made(grid, context, reach, intra_depth=1) -> list[Tensor]:
 @pytest.mark.parametrize("most", [1, 200, 10**9])
 @pytest.mark.parametrize("intra_depth", [1, 2])
 @pytest.mark.parametrize("case", CASES)
-def test_tiles_of_any_size_equal_the_textbook_with_all_gradients(case, intra_depth, most, monkeypatch):
-    chosen = tile_shape
-    monkeypatch.setattr(
-        position_lambda, "tile_shape", lambda *shapes_and_rows_and_most: chosen(*shapes_and_rows_and_most[:-1], most)
-    )
+def test_tiles_of_any_size_equal_the_textbook_with_all_gradients(case, intra_depth, most):
     given = made(*case, intra_depth)
-    found, wanted = read_positions(*given), textbook(*given)
+    assert_equal(read(*given, Tiling(*case, tile_shape(*case, 3 * intra_depth, most))), textbook(*given), given)
+
+
+@pytest.mark.parametrize("most", [1, 200, 10**9])
+@pytest.mark.parametrize("intra_depth", [1, 2])
+@pytest.mark.parametrize("case", [case for case in CASES if len(case[0]) == 2])
+def test_frequencies_of_any_number_of_keys_equal_the_textbook_with_all_gradients(case, intra_depth, most, monkeypatch):
+    monkeypatch.setattr(position_rows, "MOST", most)
+    given = made(*case, intra_depth)
+    assert_equal(position_rows.read(*given), textbook(*given), given)
+
+
+def assert_equal(found: Tensor, wanted: Tensor, given: list[Tensor]) -> None:
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
     weights = torch.randn_like(found)
     for ours, theirs in zip(*(torch.autograd.grad((y * weights).sum(), given) for y in (found, wanted)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-11)
+
+
+def test_the_cheaper_order_is_chosen(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(position_rows, "read", lambda *given: chosen.append(given[0].shape[-1]))
+    for side in (4, 64):
+        read_positions(*made((side, side), (side, side), (2 * side - 1, 2 * side - 1)))
+    assert chosen == [64]
 
 
 @pytest.mark.parametrize("case", CASES[1::2])
@@ -66,6 +83,7 @@ def test_tiles_cover_every_query_once_and_all_context_in_reach(grid, context, re
     seen = torch.zeros(*grid, *context, dtype=torch.long)
     for of_queries, of_context, _ in Tiling(grid, context, reach, tile_shape(grid, context, reach, 1, 30)):
         seen[(*of_queries[1:], *of_context[1:])] += 1
+    seen = seen.flip(*range(len(grid), seen.dim()))  # boxes of the context count from its end
     places = embeddings_of(torch.ones(1, 1, *reach), grid, context)[0, 0].view_as(seen)
     assert seen.max() == 1
     assert (seen[places > 0] == 1).all()
