@@ -1,7 +1,8 @@
 """What tests/test_ranks.py runs in one process and in several: `python tests/ranks.py FOLDER STRATEGY ...`, under torchrun.
 
 Every job trains a backbone for six steps in float64, from the start or from a checkpoint of another job, saves a checkpoint
-after three steps, and writes the losses of its steps and its metrics to FOLDER/NAME.json.
+after three steps, and writes the losses of its steps and its metrics to FOLDER/NAME.json. One from the start makes a linear
+probe of random weights as well, in float32.
 """
 
 import json
@@ -18,12 +19,12 @@ import torch
 from timm.optim import Lamb
 from torch.optim import SGD
 
-from datamodules import Digits
+from datamodules import Digits, UserError
 from src.backbones import LambdaNet, LambdaResNet, Perceiver
 from src.metrics import metrics_of
 from src.optim import Cosine
 from src.strategies import make_strategy
-from src.tasks import Classification
+from src.tasks import Classification, LinearProbe
 
 STEPS, SAVE_AFTER = 6, 3
 BACKBONES = {
@@ -57,6 +58,38 @@ class Watch(L.Callback):
             trainer.save_checkpoint(self.checkpoint)
 
 
+def trainer_of(strategy: str, **options) -> L.Trainer:
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    return L.Trainer(
+        accelerator="cpu",
+        devices=ranks,
+        strategy=make_strategy(strategy.rstrip("3")) if ranks > 1 else "auto",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        **options,
+    )
+
+
+def probe(folder: Path, strategy: str) -> None:
+    L.seed_everything(0, verbose=False)
+    data = Digits(batch_size=12)
+    model = LinearProbe(data.spec, BACKBONES["Perceiver"], learning_rates=[0.1, 1.0], epochs=2, penalties=[1.0, 100.0])
+    trainer = trainer_of(strategy, max_epochs=1)
+    try:
+        trainer.fit(model, data)
+        trainer.test(model, data, verbose=False)
+        found: dict = metrics_of(trainer, "test")
+    except UserError as error:
+        found = {"error": str(error)}
+    if trainer.is_global_zero:
+        (folder / f"probe-{strategy}.json").write_text(json.dumps(found))
+
+
 def train(folder: Path, strategy: str, backbone: str, start: str | None) -> None:
     name = f"{backbone}-{strategy}" + (f"-from-{start}" if start else "")
     L.seed_everything(0, verbose=False)
@@ -71,23 +104,7 @@ def train(folder: Path, strategy: str, backbone: str, start: str | None) -> None
     )
     model.double()
     watch = Watch(folder / f"{backbone}-{strategy}.ckpt" if start is None else folder / "other.ckpt")
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=ranks,
-        strategy=make_strategy(strategy.rstrip("3")) if ranks > 1 else "auto",
-        max_steps=STEPS,
-        limit_test_batches=5,
-        gradient_clip_val=1.0,
-        callbacks=[watch],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-    )
+    trainer = trainer_of(strategy, max_steps=STEPS, limit_test_batches=5, gradient_clip_val=1.0, callbacks=[watch])
     trainer.fit(model, data, ckpt_path=folder / f"{backbone}-{start}.ckpt" if start else None, weights_only=True)
     trainer.test(model, data, verbose=False)
     if trainer.is_global_zero:
@@ -103,6 +120,8 @@ def run(folder: Path, jobs: list[str]) -> None:
         strategy, _, start = job.partition(":")
         for kind in BACKBONES:
             train(folder, strategy, kind, start or None)
+        if not start:
+            probe(folder, strategy)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from datamodules import Digits, UserError
 from src import evaluate, fit
 from src.runs import Run
-from src.tasks.linear_probe import load_backbone, solve_maps, train_maps
+from src.tasks.linear_maps import solve_maps, train_maps
+from src.tasks.linear_probe import load_backbone
 
 CONFIG = Path(__file__).parent.parent / "configs" / "digits_perceiver.yaml"
 PENALTIES, RATES = [1.0, 100.0, 1e6], [1e-6, 0.1, 1.0]

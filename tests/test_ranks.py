@@ -74,3 +74,10 @@ def test_a_checkpoint_goes_on_under_another_strategy_and_number_of_ranks(folder,
     found = read(folder, f"{backbone}-{strategy}-from-{start}")
     assert found["losses"] == pytest.approx(expected["losses"][3:], rel=1e-10, abs=0)
     assert found["metrics"] == pytest.approx(expected["metrics"], rel=1e-10, abs=0)
+
+
+def test_a_linear_probe_on_two_ranks_learns_what_one_process_learns(folder):
+    expected, found = read(folder, "probe-one"), read(folder, "probe-ddp")
+    assert set(found) >= {"top1", "ridge_top1", "loss"}
+    assert found == pytest.approx(expected, rel=1e-4)  # float32
+    assert "use --trainer.strategy ddp" in read(folder, "probe-fsdp")["error"]

@@ -10,15 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR
 from torchmetrics import Metric
 
 from datamodules import Batch, ByteArray, DataSpec, UserError
-from datamodules.order import epoch_order
 from src.runs import load_checkpoint
 from src.tasks.classification import Classification
-
-ROWS = 8192  # of features in float64 at a time
+from src.tasks.linear_maps import solve_maps, train_maps
 
 
 class LinearProbe(Classification):
@@ -71,6 +68,11 @@ class LinearProbe(Classification):
         self.trained: list[nn.Linear] = []
         self.solved: list[nn.Linear] = []
 
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:
+            raise UserError("a linear probe trains nothing that is worth sharding: use --trainer.strategy ddp")
+        super().configure_model()
+
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.weights is not None:
             load_backbone(self.backbone, Path(self.weights))
@@ -108,12 +110,14 @@ class LinearProbe(Classification):
             self.fit_maps(features[weight > 0], target[weight > 0])
 
     def of_all_ranks(self) -> tuple[Tensor, ...]:
-        """Features, targets and weights gathered so far."""
+        """Features, targets and weights gathered so far, in the order of one rank that had them all."""
         parts = zip(*((features, batch.target, batch.weight) for features, batch in self.gathered), strict=True)
         self.gathered = []
         own = [torch.cat(part) for part in parts]
         wholes: Any = self.all_gather(own)
-        return tuple(whole.reshape(-1, *part.shape[1:]) for whole, part in zip(wholes, own, strict=True))
+        # ranks take turns in a step, see `datamodules.order`
+        turns = (whole.reshape(-1, *part.shape).transpose(0, 1) for whole, part in zip(wholes, own, strict=True))
+        return tuple(turn.flatten(0, 1) for turn in turns)
 
     def fit_maps(self, features: Tensor, target: Tensor) -> None:
         """Train and solve for all maps, on features (S, D) and targets (S,) or (S, classes)."""
@@ -209,61 +213,3 @@ def differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> Iterator
             yield f"it has {name}, which the backbone lacks"
         elif wanted[name].shape != found[name].shape:
             yield f"its {name} is {tuple(found[name].shape)}, the backbone's {tuple(wanted[name].shape)}"
-
-
-def train_maps(
-    features: Tensor,
-    target: Tensor,
-    classes: int,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    learning_rates: Sequence[float],
-    epochs: int,
-    batch_size: int,
-) -> list[nn.Linear]:
-    """One linear map for each learning rate, all trained at once on the same steps, from zero.
-
-    features: (S, D). target: (S,) or (S, classes). loss: of scores and targets of a step, (B,).
-    """
-    maps = [zero_map(features, classes) for _ in learning_rates]
-    groups = [{"params": list(each.parameters()), "lr": rate} for each, rate in zip(maps, learning_rates, strict=True)]
-    optimizer = SGD(groups, momentum=0.9)
-    schedule = CosineAnnealingLR(optimizer, epochs * -(-len(features) // batch_size))
-    for epoch in range(epochs):
-        order = torch.tensor(epoch_order(len(features), seed=0, epoch=epoch), device=features.device)
-        for rows in order.split(batch_size):
-            optimizer.zero_grad()
-            torch.stack([loss(each(features[rows]), target[rows]).mean() for each in maps]).sum().backward()
-            optimizer.step()
-            schedule.step()
-    return maps
-
-
-@torch.no_grad()
-def solve_maps(features: Tensor, target: Tensor, penalties: Sequence[float]) -> list[nn.Linear]:
-    """Ridge regression (Hoerl & Kennard 1970) for every penalty, of one eigendecomposition in float64.
-
-    features: (S, D), of mean 0. target: (S, classes). The bias has no penalty.
-    """
-    width, classes = features.shape[1], target.shape[1]
-    squares = features.new_zeros(width, width, dtype=torch.float64)
-    products = features.new_zeros(width, classes, dtype=torch.float64)
-    bias = target.double().mean(dim=0)
-    for x, y in zip(features.split(ROWS), target.split(ROWS), strict=True):
-        squares += x.double().T @ x.double()
-        products += x.double().T @ (y.double() - bias)
-    values, vectors = torch.linalg.eigh(squares)
-    maps = []
-    for penalty in penalties:
-        solved = zero_map(features, classes)
-        solved.weight.copy_((vectors @ ((vectors.T @ products) / (values + penalty)[:, None])).T)
-        solved.bias.copy_(bias)
-        maps.append(solved)
-    return maps
-
-
-def zero_map(features: Tensor, classes: int) -> nn.Linear:
-    """On the features' device."""
-    linear = nn.Linear(features.shape[1], classes, device=features.device)
-    for parameter in linear.parameters():
-        nn.init.zeros_(parameter)
-    return linear
