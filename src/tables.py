@@ -109,6 +109,7 @@ def scaling() -> str:
 def lambda_peers() -> str:
     shapes = {"16x16 global": "16x16, global", "32x32 global": "32x32, global"}
     shapes |= {"32x32 r=23": "32x32, scope 23", "56x56 r=23": "56x56, scope 23"}
+    shapes |= {"64 on 56x56 global": "64 channels, 56x56, global", "64 on 56x56 7": "64 channels, 56x56, scope 7"}
     return side_by_side("lambda_peers", shapes, "time_ratio", "memory_ratio")
 
 
