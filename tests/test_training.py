@@ -22,6 +22,7 @@ BACKBONES = {  # how it is built, learning rate, epochs
     "ResNet": (partial(ResNet, name="resnet18"), 1e-3, 4),
     "EfficientNet": (EfficientNet, 3e-3, 6),
     "ViT": (partial(ViT, name="vit_tiny_patch16_224", patch=2, depth=3), 1e-3, 10),
+    "ViT": (partial(ViT, name="vit_tiny_patch16_224", positions=True, patch=2, depth=2), 2e-3, 16),
     "Transformer": (partial(Transformer, dim=64, depth=2, heads=4), 3e-3, 8),
 }
 
