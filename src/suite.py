@@ -22,6 +22,7 @@ skipped and what was stopped goes on, so that the same command goes on where it 
 
 def main(args: list[str] | None = None) -> list[Run]:
     """Returns the finished runs; exits with 1 if any broke."""
+    os.environ.pop("WANDB_RUN_ID", None)  # of a sweep: not that of every run
     parser = Parser("python -m src.suite", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("suite", type=Path, help="a file of configs/suites")
     parser.add_argument("--seeds", type=int, nargs="+", help="these seeds instead of the suite's")

@@ -180,6 +180,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "processes": processes,
     "digits_ablations": suite("digits_ablations", TOP1),
     "permuted_fashion_mnist": suite("permuted_fashion_mnist", TOP1),
+    "garments_spoken": suite("garments_spoken", {"map": "mAP, %"}),
+    "language_id": suite("language_id", TOP1),
+    "furniture": suite("furniture", TOP1),
+    "probe": suite("probe", {"top1": "trained map, top-1, %", "ridge_top1": "closed form, top-1, %"}),
+    "composed": suite("composed", {"map_50": "box AP50, %", "segm_map_50": "mask AP50, %"}),
 }
 
 
