@@ -5,8 +5,9 @@ products, one for each frequency f; along the rows it stays a product with a mat
 
     lambda^[f, x, k, v] = sum over u, x' of  E^[f, k, u, x' - x] V^[f, x', u, v]
 
-for H x W pictures k v H W W complex multiply-adds of one head's, where the sum itself takes k v H W H W. The transforms are
-matrix products too: they are short, and a CPU's matrix product is many times faster for an operation than its FFT.
+k v F W W' complex multiply-adds for F frequencies, about as many as there are rows, where the sum itself takes k v (H W)^2.
+The transforms are matrix products too: they are short, and a CPU's matrix product is many times faster for an operation
+than its FFT.
 Lambdas are made for some keys at a time, read by the queries and dropped; the backward pass makes them again.
 """
 
