@@ -7,7 +7,7 @@ import torch
 
 from datamodules import Dialpad, Digits
 from datamodules.base import ByteArrayDataModule
-from src.backbones import EfficientNet, LambdaNet, LambdaResNet, Perceiver, ResNet, Transformer, ViT
+from src.backbones import LambdaNet, LambdaResNet, Perceiver, ResNet, Transformer, ViT
 from src.metrics import average_precision_per_class
 from src.tasks import Classification
 
@@ -20,8 +20,6 @@ BACKBONES = {  # how it is built, learning rate, epochs
     "LambdaNet": (partial(LambdaNet, widths=(32, 64), blocks_per_stage=1), 3e-3, 8),
     "LambdaResNet": (partial(LambdaResNet, depth=26), 1e-3, 4),
     "ResNet": (partial(ResNet, name="resnet18"), 1e-3, 4),
-    "EfficientNet": (EfficientNet, 3e-3, 6),
-    "ViT": (partial(ViT, name="vit_tiny_patch16_224", patch=2, depth=3), 1e-3, 10),
     "ViT": (partial(ViT, name="vit_tiny_patch16_224", positions=True, patch=2, depth=2), 2e-3, 16),
     "Transformer": (partial(Transformer, dim=64, depth=2, heads=4), 3e-3, 8),
 }
