@@ -184,7 +184,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "language_id": suite("language_id", TOP1),
     "furniture": suite("furniture", TOP1),
     "probe": suite("probe", {"top1": "trained map, top-1, %", "ridge_top1": "closed form, top-1, %"}),
-    "composed": suite("composed", {"map_50": "box AP50, %", "segm_map_50": "mask AP50, %"}),
 }
 
 
