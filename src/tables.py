@@ -147,8 +147,8 @@ def suite(name: str, metrics: dict[str, str]) -> Callable[[], str]:
 
     def table() -> str:
         frame = read(name, "_cells")
-        first = frame["against"].iloc[0]
-        head = ["cell", "seeds", *metrics.values(), f"minus {first}", "parameters"]
+        minus = [f"minus {frame['against'].iloc[0]}"] if "difference_seeds" in frame else []  # one cell: from none
+        head = ["cell", "seeds", *metrics.values(), *minus, "parameters"]
         return markdown(head, (suite_row(row, list(metrics)) for _, row in frame.iterrows()))
 
     return table
@@ -157,7 +157,8 @@ def suite(name: str, metrics: dict[str, str]) -> Callable[[], str]:
 def suite_row(row: pd.Series, metrics: list[str]) -> list[str]:
     found = [str(row["cell"]), str(row["seeds"])]
     found += [interval(row[f"{metric}"], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in metrics]
-    found.append(interval(row["difference_seeds"], row["difference_seeds_low"], row["difference_seeds_high"], "+"))
+    if "difference_seeds" in row:
+        found.append(interval(row["difference_seeds"], row["difference_seeds_low"], row["difference_seeds_high"], "+"))
     return [*found, f"{row['parameters'] / 1e6:.2f} M"]
 
 
@@ -184,6 +185,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "language_id": suite("language_id", TOP1),
     "furniture": suite("furniture", TOP1),
     "probe": suite("probe", {"top1": "trained map, top-1, %", "ridge_top1": "closed form, top-1, %"}),
+    "composed": suite("composed", {"map_50": "box AP50, %", "segm_map_50": "mask AP50, %"}),
 }
 
 
