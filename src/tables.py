@@ -146,7 +146,7 @@ def suite(name: str, metrics: dict[str, str]) -> Callable[[], str]:
     """A suite's cells: means over seeds with 95 % intervals. metrics: of the CSV, with headings."""
 
     def table() -> str:
-        frame = read(name, "_cells")
+        frame = read(name, "_cells").dropna(axis=1, how="all")
         minus = [f"minus {frame['against'].iloc[0]}"] if "difference_seeds" in frame else []  # one cell: from none
         head = ["cell", "seeds", *metrics.values(), *minus, "parameters"]
         return markdown(head, (suite_row(row, list(metrics)) for _, row in frame.iterrows()))
