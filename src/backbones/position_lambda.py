@@ -2,9 +2,9 @@
 
     y[b,h,v,n] = sum over k, u, m of  q[b,h,k,n] E[k,u,m-n] V[b,v,u,m]          (LambdaNetworks, section 2)
 
-`position_tiles` makes scores first (q E, then V), for any number of axes; `position_rows` makes lambdas first (E V, then q),
-as products of frequencies along the rows of a picture. The first takes multiply-adds with the square of the picture's size,
-the second with its power of one and a half.
+`position_tiles` makes scores first (q E, then V), for any number of axes; `position_rows` makes lambdas first (E V,
+then q), for pictures, whose columns it takes apart into frequencies. The multiply-adds of the first grow with the
+square of the number of pixels, those of the second with its power of one and a half.
 """
 
 from __future__ import annotations
