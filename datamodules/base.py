@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -169,11 +169,13 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
             splits[name] = {"samples": len({sample_of(key) for key in keys}), "keys_sha256": digest}
         return {"dataset": type(self).__name__, "fingerprint": self.fingerprint(), "splits": splits}
 
-    def loader(self, name: SplitName, training: bool = False) -> DataLoader:
-        """Compact batches of one split; pass each to `flatten`. With training=True shuffled, see OrderedBatches."""
+    def loader(
+        self, name: SplitName, training: bool = False, steps_done: Callable[[], int] | None = None
+    ) -> DataLoader:
+        """Compact batches of one split; pass each to `flatten`. With training=True shuffled, from the first epoch or from
+        where `steps_done` tells, see OrderedBatches."""
         split = self.for_training(self.split(name)) if training else self.split(name)
         split.open()
-        steps_done = (lambda: self.steps_done) if training and self.trainer is not None else None
         order = OrderedBatches(len(split.keys), self.batch_size, self.seed, training, steps_done)
         return DataLoader(
             CompactBatches(split, self.seed, self.on_bad_sample),
@@ -197,7 +199,7 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
             self.split(name)
 
     def train_dataloader(self) -> DataLoader:
-        return self.loader("train", training=True)
+        return self.loader("train", True, None if self.trainer is None else lambda: self.steps_done)
 
     def val_dataloader(self) -> DataLoader:
         return self.loader("val")

@@ -16,7 +16,6 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.nn.functional import all_reduce
 
 from datamodules.order import rank_and_world
 
@@ -65,48 +64,3 @@ def mean_over_ranks(losses: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     real = sums[1].clamp(min=1)
     # where one rank's loss is not a number, that of all is, and all stop at the same step
     return total * (world / real) + 0 * sums[0], sums[0] / real
-
-
-def synchronise_batch_norms(model: nn.Module) -> None:
-    """Let every batch normalisation take its statistics from all ranks, where there are several. In place."""
-    if rank_and_world()[1] == 1:
-        return
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, SynchronisedBatchNorm):
-            # a class of both kinds: what else the module does after normalising stays as it is
-            kind = type(module)
-            module.__class__ = type(f"Synchronised{kind.__name__}", (SynchronisedBatchNorm, kind), {})
-
-
-class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Mixed into a batch normalisation; torch's SyncBatchNorm takes GPUs alone and drops the activations that timm's
-    BatchNormAct2d ends with."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return super().forward(x)
-        normalised = self.normalise(x)
-        for then in ("drop", "act"):  # of timm's BatchNormAct2d
-            normalised = getattr(self, then, nn.Identity())(normalised)
-        return normalised
-
-    def normalise(self, x: Tensor) -> Tensor:
-        """As in training, with mean and variance over the elements of all ranks; updates the running statistics."""
-        others = [0, *range(2, x.dim())]
-        shape = [1, -1] + [1] * (x.dim() - 2)
-        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        count = x.numel() // x.shape[1] * rank_and_world()[1]  # ranks have equal shapes
-        mean = all_reduce(wide.sum(others)) / count
-        centred = wide - mean.view(shape)
-        variance = all_reduce(centred.square().sum(others)) / count
-        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
-            with torch.no_grad():
-                assert self.num_batches_tracked is not None
-                self.num_batches_tracked += 1
-                share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-                self.running_var.lerp_((variance * (count / max(1, count - 1))).to(self.running_var.dtype), share)
-        scale = (variance + self.eps).rsqrt()
-        if self.affine:
-            return (centred * (scale * self.weight).view(shape) + self.bias.view(shape)).to(x.dtype)
-        return (centred * scale.view(shape)).to(x.dtype)

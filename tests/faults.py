@@ -14,6 +14,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,8 @@ ROOT = Path(__file__).parent.parent
 CELL = ["--config", "configs/digits_perceiver.yaml", "--trainer.max_epochs", "3", "--model.dropout", "0.1"]
 # averages of the weights, and every kind of randomness, must survive too
 EMA = {"trainer": {"callbacks": [{"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}]}}
-LONGEST = 200.0  # seconds that any process here may take
+RANKS = ("--trainer.accelerator", "cpu", "--trainer.devices", "2")
+LONGEST = 600.0  # seconds that any process here may take
 
 
 def environment() -> dict[str, str]:
@@ -47,17 +49,17 @@ class Forked:
     The process that forks computes on one thread: torch's others do not survive it.
     """
 
-    def __init__(self, main: Callable[[list[str]], object], arguments: list[str]) -> None:
+    def __init__(self, main: Callable[[list[str]], object], arguments: list[str], **variables: str) -> None:
         self.log, name = tempfile.mkstemp()
         os.unlink(name)  # read through its descriptor alone
-        self.process = mp.get_context("fork").Process(target=self.run, args=(main, arguments))
+        self.process = mp.get_context("fork").Process(target=self.run, args=(main, arguments, variables))
         self.process.start()
         self.pid, self.poll = self.process.pid, lambda: self.process.exitcode
         self.kill, self.terminate = self.process.kill, self.process.terminate
 
-    def run(self, main: Callable[[list[str]], object], arguments: list[str]) -> None:
+    def run(self, main: Callable[[list[str]], object], arguments: list[str], variables: dict[str, str]) -> None:
         os.chdir(ROOT)
-        os.environ |= environment()
+        os.environ |= environment() | variables
         os.dup2(self.log, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.stderr, sys.stdout = os.fdopen(2, "w", buffering=1), os.fdopen(1, "w")
@@ -97,9 +99,17 @@ def fit(folder: Path, *options: str) -> Forked:
     return Forked(src.fit.main, options_of(folder, options))
 
 
-def fit_ranks(folder: Path, *options: str) -> subprocess.Popen:
+def fit_ranks(folder: Path, *options: str) -> list[Forked]:
+    """The same on two ranks that begin at once: as a command, the second would import everything while the first waits."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    command = options_of(folder, (*RANKS, *options))
+    return [Forked(src.fit.main, command, NODE_RANK="0", LOCAL_RANK=rank, MASTER_PORT=port) for rank in "01"]
+
+
+def fit_command(folder: Path, *options: str) -> subprocess.Popen:
     """The same as a command, which Lightning repeats for the other ranks."""
-    command = [sys.executable, "-m", "src.fit", *options_of(folder, options)]
+    command = [sys.executable, "-m", "src.fit", *options_of(folder, (*RANKS, *options))]
     return subprocess.Popen(command, cwd=ROOT, env=environment(), stderr=subprocess.PIPE, text=True)
 
 

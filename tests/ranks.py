@@ -21,6 +21,7 @@ from torch.optim import SGD
 
 from datamodules import Digits, UserError
 from src.backbones import LambdaNet, LambdaResNet, Perceiver
+from src.batch_norm import SettleBatchNorms
 from src.metrics import metrics_of
 from src.optim import Cosine
 from src.strategies import make_strategy
@@ -104,7 +105,8 @@ def train(folder: Path, strategy: str, backbone: str, start: str | None) -> None
     )
     model.double()
     watch = Watch(folder / f"{backbone}-{strategy}.ckpt" if start is None else folder / "other.ckpt")
-    trainer = trainer_of(strategy, max_steps=STEPS, limit_test_batches=5, gradient_clip_val=1.0, callbacks=[watch])
+    callbacks = [watch, SettleBatchNorms(2)] if backbone == "LambdaResNet" else [watch]
+    trainer = trainer_of(strategy, max_steps=STEPS, limit_test_batches=5, gradient_clip_val=1.0, callbacks=callbacks)
     trainer.fit(model, data, ckpt_path=folder / f"{backbone}-{start}.ckpt" if start else None, weights_only=True)
     trainer.test(model, data, verbose=False)
     if trainer.is_global_zero:

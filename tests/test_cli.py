@@ -45,7 +45,7 @@ def changed_config(to: Path, key: str, value: object) -> list[str]:
 
 def in_a_process(*args: str) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "src.fit", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_a_misspelt_option_ends_a_real_process_with_one_line(tmp_path):

@@ -45,7 +45,7 @@ def install(folder: Path, device: str, **environment: str) -> subprocess.Complet
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=600,
     )
 
 
@@ -88,7 +88,7 @@ def test_the_image_for_gpus_holds_exactly_the_lock(tmp_path):
 def test_the_default_command_prints_help_without_home_git_or_environment(tmp_path):
     environment = {"HOME": str(tmp_path), "USER": "bytebench", "PATH": str(Path(sys.executable).parent)}
     command = re.findall(r'"([^"]+)"', dict(instructions())["CMD"])
-    shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    shown = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert shown.returncode == 0, shown.stderr
     assert "--resume" in shown.stdout
 

@@ -49,7 +49,7 @@ def checkout(folder: Path, page: str) -> Path:
 def run(folder: Path, *words: str) -> str:
     command = [sys.executable, *words]
     done = subprocess.run(
-        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=240
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -136,7 +136,7 @@ def test_what_wandbs_agent_makes_of_a_sweep_trains_as_a_cell_of_its_own(path, tm
         "WANDB_RUN_ID": "abc123",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=240)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     (folder,) = tmp_path.glob("*/abc123/seed0")
     assert json.loads((folder / "environment.json").read_text())["wandb_id"] == "abc123"

@@ -66,7 +66,7 @@ def all_steps(num_workers: int = 0) -> dict[str, list[list[tuple]]]:
 def be_one_rank(rank: int, world: int, folder: Path) -> None:
     torch.set_num_threads(1)  # torch's thread pool does not survive a fork
     dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world, timeout=timedelta(seconds=60)
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world, timeout=timedelta(seconds=300)
     )
     seen = all_steps(num_workers=rank % 2)
     in_memory = load_into_memory(Draws("val", SIZES["val"]), "loading", workers=0)

@@ -29,10 +29,10 @@ def test_datamodules_install_into_a_project_with_its_own_src(tmp_path):
     (project / "src" / "__init__.py").write_text("VALUE = 1\n")
     (project / "main.py").write_text(SCRIPT)
     offline = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "-q"]
-    subprocess.run([sys.executable, "-m", "pip", "install", *offline, "--target", site, copy], check=True, timeout=120)
+    subprocess.run([sys.executable, "-m", "pip", "install", *offline, "--target", site, copy], check=True, timeout=600)
     environment = {**os.environ, "PYTHONPATH": str(site)}
     run = subprocess.run(
-        [sys.executable, "main.py"], cwd=project, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "main.py"], cwd=project, env=environment, capture_output=True, text=True, timeout=600
     )
     assert run.returncode == 0, run.stderr
     path, classes, name = run.stdout.split()

@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 import faults
@@ -22,8 +23,6 @@ from src.runs import Run, load_checkpoint
 from src.wandb_logger import PatientWandbLogger
 
 pytestmark = pytest.mark.integration
-
-RANKS = ("--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy")
 
 
 @pytest.fixture(scope="module")
@@ -195,21 +194,20 @@ def test_a_dead_worker_is_one_line(tmp_path):
     ("strike", "words"), [(signal.SIGKILL, "reset|closed"), (signal.SIGSTOP, "[Tt]imed out|timeout")]
 )
 def test_a_dead_or_silent_rank_ends_the_others_with_a_message(tmp_path, monkeypatch, strike, words):
-    monkeypatch.setenv("BYTEBENCH_TIMEOUT", "45")  # the ranks also wait for each other to begin
-    process = faults.fit_ranks(tmp_path, *RANKS, "ddp", "--trainer.max_epochs", "60")
-    assert faults.wait_until(checkpoint(tmp_path).exists, process)
-    [other] = children(process)
-    os.kill(other, strike)
-    process.wait(faults.LONGEST)
-    if strike == signal.SIGSTOP:
-        os.kill(other, signal.SIGKILL)  # it would hold standard error open
-    status, said = faults.finish(process)
+    monkeypatch.setattr("src.strategies.TIMEOUT", timedelta(seconds=30))
+    first, other = faults.fit_ranks(tmp_path, "--trainer.strategy", "ddp", "--trainer.max_epochs", "60")
+    assert faults.wait_until(checkpoint(tmp_path).exists, first), faults.finish(first)
+    other.send_signal(strike)
+    status, said = faults.finish(first)
+    other.kill()
     assert status == 1
     assert re.search(rf"error: another rank has died or does not answer \(.*({words})", said)
 
 
 def test_a_sharded_run_of_two_processes_is_evaluated_by_one(tmp_path):
-    process = faults.fit_ranks(tmp_path, *RANKS, "fsdp", "--trainer.callbacks", "null")
+    process = faults.fit_command(
+        tmp_path, "--trainer.strategy", "fsdp", "--trainer.callbacks", "null", "--trainer.max_steps", "6"
+    )
     status, said = faults.finish(process)
     assert status == 0, said
     run = faults.run_folder(tmp_path)

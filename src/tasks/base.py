@@ -20,8 +20,9 @@ from torchmetrics import Metric
 
 from datamodules import Batch, ByteArray, DataSpec
 from datamodules.order import hashed_seed
+from src.batch_norm import synchronise_batch_norms
 from src.optim import Constant, Schedule
-from src.strategies import shard, synchronise_batch_norms
+from src.strategies import shard
 
 
 class Task(L.LightningModule):
