@@ -18,9 +18,9 @@ BACKBONES = {  # how it is built, learning rate, epochs
         16,
     ),
     "LambdaNet": (partial(LambdaNet, widths=(32, 64), blocks_per_stage=1), 3e-3, 8),
-    "LambdaResNet": (partial(LambdaResNet, depth=26), 1e-3, 4),
-    "ResNet": (partial(ResNet, name="resnet18"), 1e-3, 4),
-    "ViT": (partial(ViT, name="vit_tiny_patch16_224", positions=True, patch=2, depth=2), 2e-3, 16),
+    "LambdaResNet": (partial(LambdaResNet, depth=26), 1e-3, 3),
+    "ResNet": (partial(ResNet, name="resnet18"), 1e-3, 3),
+    "ViT": (partial(ViT, name="vit_tiny_patch16_224", positions=True, patch=2, depth=2), 2e-3, 8),
     "Transformer": (partial(Transformer, dim=64, depth=2, heads=4), 3e-3, 8),
 }
 
