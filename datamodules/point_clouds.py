@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -105,8 +104,9 @@ class PointModality(nn.Module):
 class CloudSplit(Split):
     """Some of a reader's clouds: `numbers` says which, `labels` their classes.
 
-    Every cloud gives `points` of its points: the first ones, or, for training, others each time, each moved from or to the
-    centre by a factor of its own in [1 - jitter, 1 + jitter], and all turned together around the axis `turn`.
+    Every cloud gives `points` of its points: the first ones, or, for training, others each time. In training each point
+    moves from or to the centre by a factor of its own in [1 - jitter, 1 + jitter], the cloud is stretched along each axis by
+    a factor from exp(-stretch) to exp(stretch), and with `mirror` left and right (x) are exchanged every other time.
     """
 
     def __init__(
@@ -117,11 +117,13 @@ class CloudSplit(Split):
         points: int,
         training: bool = False,
         jitter: float = 0.0,
-        turn: int | None = None,
+        stretch: float = 0.0,
+        mirror: bool = False,
     ) -> None:
         self.reader, self.numbers, self.labels = reader, numbers, labels
         self.keys = [reader.keys[number] for number in numbers]
-        self.points, self.training, self.jitter, self.turn = points, training, jitter, turn
+        self.points, self.training = points, training
+        self.jitter, self.stretch, self.mirror = jitter, stretch, mirror
 
     def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         try:
@@ -130,19 +132,12 @@ class CloudSplit(Split):
             raise BadSampleError(f"{self.keys[index]}.npy {error}") from error
         if self.training:
             cloud = cloud[torch.randperm(len(cloud), generator=generator)[: self.points]]
-            if self.turn is not None:
-                cloud = turned(cloud, self.turn, 2 * math.pi * torch.rand((), generator=generator))
+            if self.mirror and torch.rand((), generator=generator) < 0.5:
+                cloud = cloud * torch.tensor([-1.0, 1.0, 1.0])
+            if self.stretch:
+                cloud = cloud * torch.exp(self.stretch * (2 * torch.rand(3, generator=generator) - 1))
             cloud = cloud * (1 + self.jitter * (2 * torch.rand(self.points, 1, generator=generator) - 1))
         return {"points": cloud[: self.points], "target": torch.tensor(self.labels[index])}
-
-
-def turned(cloud: Tensor, axis: int, angle: Tensor) -> Tensor:
-    """A cloud (M, 3) turned by an angle in radians around one of its three axes."""
-    cloud = cloud.clone()
-    one, other = cloud[:, (axis + 1) % 3].clone(), cloud[:, (axis + 2) % 3].clone()
-    cloud[:, (axis + 1) % 3] = one * angle.cos() - other * angle.sin()
-    cloud[:, (axis + 2) % 3] = one * angle.sin() + other * angle.cos()
-    return cloud
 
 
 class PointClouds(ByteArrayDataModule):
@@ -159,7 +154,8 @@ class PointClouds(ByteArrayDataModule):
         classes: Sequence[str],
         modality: PointModality,
         jitter: float,
-        turn: int | None,
+        stretch: float,
+        mirror: bool,
         batch_size: int,
         num_workers: int,
         seed: int,
@@ -167,7 +163,7 @@ class PointClouds(ByteArrayDataModule):
         max_bad_share: float,
     ) -> None:
         super().__init__(batch_size, num_workers, seed, on_bad_sample, max_bad_share)
-        self.data_dir, self.jitter, self.turn = data_dir, jitter, turn
+        self.data_dir, self.augmentation = data_dir, {"jitter": jitter, "stretch": stretch, "mirror": mirror}
         self.points = modality.spec.elements
         self.flatten = Flatten({"points": modality})
         self.spec = DataSpec({"points": modality.spec}, "single_label", tuple(classes))
@@ -195,7 +191,7 @@ class PointClouds(ByteArrayDataModule):
 
     def make_split(self, name: SplitName) -> Split:
         chosen = self.choose(name)
-        return CloudSplit(*chosen, self.points, training=name == "train", jitter=self.jitter, turn=self.turn)
+        return CloudSplit(*chosen, self.points, training=name == "train", **self.augmentation)
 
     def fingerprint(self) -> str:
         return shards.fingerprint(self.data_dir, self.manifest())
@@ -230,7 +226,7 @@ class ModelNet40(PointClouds):
     ) -> None:
         modality = PointModality(points, bands, max_frequency, fit)
         loading = (batch_size, num_workers, seed, on_bad_sample, max_bad_share)
-        super().__init__(data_dir, MODELNET40_CLASSES, modality, jitter, None, *loading)
+        super().__init__(data_dir, MODELNET40_CLASSES, modality, jitter, 0.0, False, *loading)
 
     @property
     def how_to_make(self) -> str:
@@ -256,7 +252,8 @@ class Furniture(PointClouds):
     fold_seed: deals the folds anew, for repeats.
     data_dir: the folder that `python -m datamodules.prepare furniture` writes.
     points, bands, max_frequency, fit, jitter: as in ModelNet40; lower frequencies, for sets this small.
-    turn: training shapes are turned at random around the vertical axis.
+    stretch: training shapes are stretched along each axis by a factor from exp(-stretch) to exp(stretch).
+    mirror: left and right of training shapes are exchanged every other time.
     """
 
     upright = 1
@@ -272,7 +269,8 @@ class Furniture(PointClouds):
         max_frequency: float = 32.0,
         fit: Fit = "cube",
         jitter: float = 0.01,
-        turn: bool = False,
+        stretch: float = 0.0,
+        mirror: bool = False,
         batch_size: int = 16,
         num_workers: int = 0,
         seed: int = 0,
@@ -284,7 +282,7 @@ class Furniture(PointClouds):
         classes = FURNITURE_ROOMS if labels == "rooms" else tuple(sorted(set(FURNITURE_KINDS.values())))
         modality = PointModality(points, bands, max_frequency, fit)
         loading = (batch_size, num_workers, seed, on_bad_sample, max_bad_share)
-        super().__init__(data_dir, classes, modality, jitter, self.upright if turn else None, *loading)
+        super().__init__(data_dir, classes, modality, jitter, stretch, mirror, *loading)
         self.labels, self.fold, self.fold_seed = labels, fold, fold_seed
 
     @property

@@ -147,16 +147,27 @@ def test_folds_are_fixed_and_dealt_anew_by_their_seed(folder):
     assert make(folder, fold=1, seed=5).split("test").keys == keys[0]
 
 
-def test_batches_are_of_the_spec_and_turned_around_the_vertical_axis_only_in_training(folder):
-    data, still = make(folder, turn=True, jitter=0.0), make(folder, jitter=0.0)
-    [one, *_], [other, *_] = data.loader("test"), still.loader("test")
+def test_training_alone_mirrors_left_and_right_and_stretches_axes(folder):
+    data, plain = make(folder, stretch=0.2, mirror=True, jitter=0.0), make(folder, jitter=0.0)
+    [one, *_], [other, *_] = data.loader("test"), plain.loader("test")
     assert torch.equal(one["points"], other["points"])
-    key = data.split("train").keys[0]
-    moved, plain = (d.split("train").load(0, torch.Generator().manual_seed(0))["points"] for d in (data, still))
-    assert torch.equal(moved[:, 1], plain[:, 1]), key
-    assert not torch.allclose(moved, plain)
-    torch.testing.assert_close(moved.norm(dim=1), plain.norm(dim=1))
-    batch = data.flatten(one)
+    factors = []
+    for draw in range(40):
+        moved, still = (d.split("train").load(0, torch.Generator().manual_seed(draw))["points"] for d in (data, plain))
+        ratio = moved / still
+        torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))  # the same of all points
+        factors.append(ratio[0])
+    left, *rest = torch.stack(factors).T
+    assert 10 < (left < 0).sum() < 30
+    assert all((axis > 0).all() for axis in rest)
+    sizes = torch.stack(factors).abs().log()
+    assert sizes.abs().max() <= 0.2 + 1e-5
+    assert sizes.std(0).min() > 0.05
+
+
+def test_batches_are_of_the_spec(folder):
+    data = make(folder)
+    batch = data.flatten(next(iter(data.loader("test"))))
     assert batch.inputs["points"].concat().shape == (5, POINTS, 3 * (2 * 4 + 1))
     assert {data.spec.classes[label] for label in batch.target.tolist()} <= {"chair", "lamp"}
 

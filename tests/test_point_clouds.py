@@ -1,13 +1,12 @@
 """Point clouds: what PointModality makes of points, and ModelNet40 from OFF files to batches."""
 
-import math
 from pathlib import Path
 
 import pytest
 import torch
 
 from datamodules import BadSampleError, UserError
-from datamodules.point_clouds import MODELNET40_CLASSES, ModelNet40, PointModality, turned
+from datamodules.point_clouds import MODELNET40_CLASSES, ModelNet40, PointModality
 from datamodules.positions import fourier_features
 from datamodules.prepare import main as prepare
 from datamodules.shards import write_shards
@@ -89,15 +88,6 @@ def test_a_permuted_cloud_gives_the_permuted_elements():
     order = torch.randperm(POINTS)
     permuted, moved = modality(raw[:, order]), modality(raw).permute(order)
     torch.testing.assert_close(permuted.concat(), moved.concat(), atol=1e-5, rtol=0)
-
-
-def test_turning_keeps_the_axis_and_all_angles():
-    cloud = torch.rand(POINTS, 3)
-    for axis in range(3):
-        moved = turned(cloud, axis, torch.tensor(math.pi / 2))
-        assert torch.equal(moved[:, axis], cloud[:, axis])
-        torch.testing.assert_close(moved @ moved.T, cloud @ cloud.T)
-        torch.testing.assert_close(moved[:, (axis + 2) % 3], cloud[:, (axis + 1) % 3])
 
 
 def test_splits_hold_a_tenth_of_each_class_out_of_training_and_share_nothing(folder):
