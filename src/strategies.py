@@ -1,8 +1,8 @@
 """How a model is spread over ranks: `ddp` copies it, `fsdp` shards it (torch's fully_shard). Both train alike, whatever the
 number of ranks, and each loads the other's checkpoints.
 
-A step's loss is the mean over the samples of all ranks, and batch normalisation takes its statistics from all of them, so
-that the same global batch gives the same step on 1, 2 or 64 ranks.
+A step's loss is the mean over the samples of all ranks, and batch normalisation takes its statistics from all of them
+(batch_norm.py), so that the same global batch gives the same step on 1, 2 or 64 ranks.
 """
 
 from __future__ import annotations

@@ -196,10 +196,12 @@ def test_a_dead_worker_is_one_line(tmp_path):
 def test_a_dead_or_silent_rank_ends_the_others_with_a_message(tmp_path, monkeypatch, strike, words):
     monkeypatch.setattr("src.strategies.TIMEOUT", timedelta(seconds=30))
     first, other = faults.fit_ranks(tmp_path, "--trainer.strategy", "ddp", "--trainer.max_epochs", "60")
-    assert faults.wait_until(checkpoint(tmp_path).exists, first), faults.finish(first)
-    other.send_signal(strike)
-    status, said = faults.finish(first)
-    other.kill()
+    try:
+        assert faults.wait_until(checkpoint(tmp_path).exists, first), faults.finish(first)
+        other.send_signal(strike)
+        status, said = faults.finish(first)
+    finally:
+        other.kill()  # one that is stopped would never end, nor would pytest
     assert status == 1
     assert re.search(rf"error: another rank has died or does not answer \(.*({words})", said)
 
