@@ -1,15 +1,21 @@
 """Data sets of any modality as byte arrays with positions, reusable in any PyTorch project."""
 
-from datamodules.audiovisual import AudioSet, Dialpad, GarmentsSpoken
-from datamodules.base import ByteArrayDataModule, Split, TensorSplit
-from datamodules.byte_array import Batch, ByteArray, DataSpec, ModalitySpec
-from datamodules.detection import Coco, Composed
-from datamodules.errors import BadSampleError, UserError
-from datamodules.flatten import Flatten, GridModality
-from datamodules.images import Digits, FashionMNIST, ImageNet
-from datamodules.point_clouds import Furniture, ModelNet40
-from datamodules.speech import LanguageId
-from datamodules.text import Text
+from .clips.audioset import AudioSet
+from .clips.dialpad import Dialpad
+from .clips.garments_spoken import GarmentsSpoken
+from .core.byte_array import Batch, ByteArray, DataSpec, ModalitySpec
+from .core.datamodule import ByteArrayDataModule, Split, TensorSplit
+from .core.errors import BadSampleError, UserError
+from .core.flatten import Flatten, GridModality
+from .detection.coco import Coco
+from .detection.composed import Composed
+from .images.digits import Digits
+from .images.fashion_mnist import FashionMNIST
+from .images.imagenet import ImageNet
+from .points.furniture import Furniture
+from .points.modelnet40 import ModelNet40
+from .sounds.language_id import LanguageId
+from .text import Text
 
 __all__ = [
     "AudioSet",

@@ -10,22 +10,22 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from datamodules import lint
-from datamodules.errors import UserError
+from .core.errors import UserError
+from .storage import lint
 
-# each is the module datamodules.sources.NAME
-SETS = (
-    "fashion_mnist",
-    "dialpad",
-    "imagenet",
-    "audioset",
-    "language_id",
-    "garments_spoken",
-    "modelnet40",
-    "furniture",
-    "coco",
-    "composed",
-)
+# The module that prepares each data set: its docstring, `add_options` and `prepare`
+SETS = {
+    "fashion_mnist": "images.prepare_fashion_mnist",
+    "imagenet": "images.prepare_imagenet",
+    "dialpad": "clips.compose_dialpad",
+    "garments_spoken": "clips.compose_garments_spoken",
+    "audioset": "clips.prepare_audioset",
+    "language_id": "sounds.prepare_language_id",
+    "modelnet40": "points.prepare_modelnet40",
+    "furniture": "points.prepare_furniture",
+    "coco": "detection.prepare_coco",
+    "composed": "detection.prepare_composed",
+}
 
 
 def main(args: list[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def main(args: list[str] | None = None) -> int:
     # only what was asked for is imported; --help and a misspelt name ask for all
     asked = args[0] if args else ""
     for name in [asked] if asked in SETS else SETS if asked not in ("lint", "stats") else ():
-        source = import_module(f"datamodules.sources.{name}")
+        source = import_module(f"datamodules.{SETS[name]}")
         about = source.__doc__ or ""
         command = commands.add_parser(name, help=about.split("\n")[0], description=about, allow_abbrev=False)
         source.add_options(command)
@@ -49,7 +49,7 @@ def main(args: list[str] | None = None) -> int:
         return 0
     if options.command == "lint":
         findings = list(lint.findings(Path(options.folder)))
-        print("\n".join(findings) or f"{options.folder}: nothing to object to")
+        print("\n".join(findings) or f"{options.folder}: no problems found")
         return int(bool(findings))
     print(options.run(options))
     return 0

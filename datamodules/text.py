@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from datamodules.base import ByteArrayDataModule, Split, SplitName
-from datamodules.byte_array import ByteArray, DataSpec, ModalitySpec
-from datamodules.errors import BadSampleError, UserError
-from datamodules.flatten import Flatten
-from datamodules.positions import fourier_channels, fourier_features, grid_coordinates
-from datamodules.splits import deal
+from .core.byte_array import ByteArray, DataSpec, ModalitySpec
+from .core.datamodule import ByteArrayDataModule, Split, SplitName
+from .core.errors import BadSampleError, UserError
+from .core.flatten import Flatten
+from .core.positions import fourier_channels, fourier_features, grid_coordinates
+from .core.splits import deal
 
 PADDING = -1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-from src.cli import run_command
+from .config.command import run_command
 
 BENCHMARKS = {
     "backbones": "a training step of every backbone on the same batch",

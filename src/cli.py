@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import csv
-import logging
 import os
 import secrets
 import sys
-import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,17 +17,16 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import Strategy
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from datamodules import ByteArrayDataModule, UserError
-from src.callbacks import RunProgress, Throughput
-from src.energy import Energy
-from src.mistakes import accident_line, is_mistake, one_line
-from src.recovery import STOPPED, Recovery
-from src.runs import Run, load_checkpoint
-from src.strategies import FullyShard, make_strategy
-from src.trust import check_configs
-from src.wandb_logger import PatientWandbLogger
+
+from .config.trust import check_configs
+from .runs.folder import Run, load_checkpoint
+from .runs.wandb_logger import PatientWandbLogger
+from .training.checkpointing import Recovery
+from .training.energy import Energy
+from .training.progress import RunProgress, Throughput
+from .training.strategies import FullyShard, make_strategy
 
 # DataSpec is handed over whole, from the datamodule; its fields are no options
 set_parsing_settings(subclasses_enabled=["is_pure_dataclass"])
@@ -162,37 +158,3 @@ def check_averaging(strategy: Strategy | str, averaging: list[WeightAveraging]) 
 def as_list(value: object) -> list:
     """Lightning takes one callback or logger, several, or none."""
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-
-
-def run_command(main: Callable[[list[str]], object]) -> None:
-    """Run a command's `main` on the command line. A user's mistake becomes one line and exit code 2, an accident one line
-    and exit code 1; `--debug` shows where it came from."""
-    args = sys.argv[1:]
-    debug = "--debug" in args
-    quiet_libraries()
-    try:
-        main([arg for arg in args if arg != "--debug"])
-    except SIGTERMException:  # in evaluation; training, which has something to save, ends by itself
-        sys.exit(STOPPED)
-    except Exception as error:
-        mistake = is_mistake(error)
-        line = one_line(error) if mistake else accident_line(error)
-        if debug or line is None:
-            raise
-        print(f"error: {line}", file=sys.stderr, flush=True)
-        sys.exit(2 if mistake else 1)
-
-
-def quiet_libraries() -> None:
-    """Hide what libraries say about themselves; warnings that concern the user's run stay."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    ignore = partial(warnings.filterwarnings, "ignore")
-    ignore(message=".*does not have many workers.*")
-    ignore(message=".*exists and is not empty.*")
-    ignore(message=".*number of training batches.*is smaller than the logging interval.*")
-    ignore(message=".*is deprecated.*", module="torch.*")
-    ignore(message=".*LeafSpec.*")
-    ignore(message=".*It is recommended to use .*sync_dist=True.*")  # our metrics join their states
-    ignore(message=".*WeightAveraging callback with a model that overrides the configure_model.*")
-    ignore(message=".*args parameter is intended to run from within Python.*")

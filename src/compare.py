@@ -5,15 +5,14 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from src.cli import run_command
-from src.mistakes import Parser
-from src.report.page import html_page
-from src.report.rows import Comparison, compare_runs
-from src.report.table import print_runs, runs_frame
-from src.report.text import latex, markdown, print_comparison
-from src.report.to_wandb import log_comparison
-from src.runs import find_runs, find_unfinished
-from src.wandb_logger import fetch_runs
+from .config.command import Parser, run_command
+from .report.comparison import Comparison, compare_runs
+from .report.html import html_page
+from .report.table import print_runs, runs_frame
+from .report.text import latex, markdown, print_comparison
+from .report.wandb_report import log_comparison
+from .runs.folder import find_runs, find_unfinished
+from .runs.wandb_logger import fetch_runs
 
 DESCRIPTION = """One row per cell: the mean over its seeds with a 95 % interval, the difference from one of the cells over
 seeds and over test samples, published figures, and what it cost. Runs that must not be compared with the others (other

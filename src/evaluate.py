@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from datamodules import DataSpec, UserError
-from src.cli import ByteBenchCLI, run_command
-from src.metrics import metrics_of
-from src.mistakes import Parser
-from src.report.table import print_metrics
-from src.runs import Run
+
+from .cli import ByteBenchCLI
+from .config.command import Parser, run_command
+from .metrics.classification import metrics_of
+from .report.table import print_metrics
+from .runs.folder import Run
 
 DESCRIPTION = """Measure a run's checkpoint on a split of its data. Other options change the run's own config, such as
 --data.batch_size 16 or --data.data_dir elsewhere."""

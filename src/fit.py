@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import wandb
 
-from src.cli import ByteBenchCLI, run_command
-from src.metrics import metrics_of
-from src.report.table import print_runs
-from src.runs import peak_memory
-from src.wandb_logger import log_record
+from .cli import ByteBenchCLI
+from .config.command import run_command
+from .metrics.classification import metrics_of
+from .report.table import print_runs
+from .runs.environment import peak_memory
+from .runs.wandb_logger import log_record
 
 DESCRIPTION = """Train the model of a config on its data, test it, and keep everything in a run folder. Any value of the
 config can be changed on the command line: --trainer.max_epochs 3 --data.batch_size 32 --seed_everything 1."""

@@ -11,12 +11,14 @@ import torch
 from rich.table import Table
 
 from datamodules import UserError
-from src import fit
-from src.cli import ByteBenchCLI, run_command
-from src.mistakes import Parser
-from src.report.records import read_config
-from src.report.table import console
-from src.runs import Run, environment, flat
+
+from . import fit
+from .cli import ByteBenchCLI
+from .config.command import Parser, run_command
+from .report.records import read_config
+from .report.table import console
+from .runs.environment import environment
+from .runs.folder import Run, flat
 
 DESCRIPTION = """Train and test again what a run folder holds the config of, into another folder, on the same data and with as
 many threads; then compare metrics, and losses step by step. Exit code 0: equal to the last bit; 1: different, the largest

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from datamodules import UserError
-from src.cli import run_command
-from src.engines import Work, run_here, run_on_ray, submit_to_slurm
-from src.mistakes import Parser, suggest
-from src.report.table import print_runs
-from src.runs import Run
-from src.suites import Cell, Suite, load_suite
+
+from .config.command import Parser, run_command
+from .config.error_messages import suggest
+from .report.table import print_runs
+from .runs.folder import Run
+from .suites.definition import Cell, Suite, load_suite
+from .suites.launchers import Work, run_here, run_on_ray, submit_to_slurm
 
 DESCRIPTION = """Train and test every cell of a suite with every seed, each in a process of its own. What has finished is
 skipped and what was stopped goes on, so that the same command goes on where it was; what breaks is named at the end."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from datamodules.base import SplitName
-from src.backbones import Perceiver
-from src.cli import ByteBenchCLI, run_command
-from src.evaluate import load_run
-from src.mistakes import Parser
-from src.pictures.attention import draw_attention
-from src.pictures.curves import draw_curves
-from src.pictures.fields import draw_importance, draw_receptive_fields
-from src.pictures.samples import draw_samples, load_samples
-from src.runs import Run
+from datamodules.core.datamodule import SplitName
+
+from .backbones import Perceiver
+from .cli import ByteBenchCLI
+from .config.command import Parser, run_command
+from .evaluate import load_run
+from .pictures.attention import draw_attention
+from .pictures.curves import draw_curves
+from .pictures.receptive_fields import draw_importance, draw_receptive_fields
+from .pictures.samples import draw_samples, load_samples
+from .runs.folder import Run
 
 DESCRIPTION = """Draw a run as PNG: its training, samples of its data with predictions, what moves them (gradients), the
 receptive fields of its backbone and, for a Perceiver, the attention of its latents. Other options change the run's own

@@ -29,7 +29,7 @@ from PIL import Image
 
 import datamodules.prepare
 import src.fit
-from src.cli import run_command
+from src.config.command import run_command
 
 ROOT = Path(__file__).parent.parent
 CELL = ["--config", "configs/digits_perceiver.yaml", "--trainer.max_epochs", "3", "--model.dropout", "0.1"]

@@ -21,11 +21,11 @@ from torch.optim import SGD
 
 from datamodules import Digits, UserError
 from src.backbones import LambdaNet, LambdaResNet, Perceiver
-from src.batch_norm import SettleBatchNorms
-from src.metrics import metrics_of
+from src.metrics.classification import metrics_of
 from src.optim import Cosine
-from src.strategies import make_strategy
 from src.tasks import Classification, LinearProbe
+from src.training.batch_norm import SettleBatchNorms
+from src.training.strategies import make_strategy
 
 STEPS, SAVE_AFTER = 6, 3
 BACKBONES = {

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 import yaml
 
-from src.metrics import average_precision_per_class
+from src.metrics.classification import average_precision_per_class
 
 CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 

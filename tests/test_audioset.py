@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import UserError, shards
-from datamodules.audiovisual import AudioSet
-from datamodules.media import encode_clip
-from datamodules.sources import audioset
+from datamodules import UserError
+from datamodules.clips import prepare_audioset
+from datamodules.clips.audioset import AudioSet
+from datamodules.clips.media import encode_clip
+from datamodules.storage import shards
 from src.backbones import Perceiver
-from src.metrics import average_precision_per_class
+from src.metrics.classification import average_precision_per_class
 from src.tasks import Classification
 
 SIDE = 32
@@ -92,12 +93,12 @@ def source(tmp_path_factory) -> Path:
 
 def prepare(source: Path, out: Path, **others: str) -> str:
     parser = ArgumentParser()
-    audioset.add_options(parser)
+    prepare_audioset.add_options(parser)
     given = {
         "source": source / "media", "csv": source / "train.csv", "eval-csv": source / "eval.csv",
         "labels": source / "labels.csv", "side": SIDE, "val-clips": 4, "workers": 1, "out": out,
     } | {name.replace("_", "-"): value for name, value in others.items()}  # fmt: skip
-    return audioset.prepare(parser.parse_args([word for n, v in given.items() for word in (f"--{n}", str(v))]))
+    return prepare_audioset.prepare(parser.parse_args([word for n, v in given.items() for word in (f"--{n}", str(v))]))
 
 
 @pytest.fixture(scope="module")

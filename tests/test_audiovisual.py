@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules import Dialpad, UserError, dialpad
-from datamodules.images import digit_split
+from datamodules import Dialpad, UserError
+from datamodules.clips import compose_dialpad
+from datamodules.images.digits import digit_split
 
 CLIPS = (20, 10, 10)
 
@@ -77,8 +78,8 @@ def test_workers_give_the_same_data(folder):
 
 
 def test_composing_twice_gives_the_same_fingerprint_and_another_seed_another(folder, tmp_path):
-    dialpad.compose(tmp_path / "again", CLIPS, seed=0, workers=1)
-    dialpad.compose(tmp_path / "other", CLIPS, seed=1, workers=1)
+    compose_dialpad.compose(tmp_path / "again", CLIPS, seed=0, workers=1)
+    compose_dialpad.compose(tmp_path / "other", CLIPS, seed=1, workers=1)
     assert make(tmp_path / "again").fingerprint() == make(folder).fingerprint()
     assert make(tmp_path / "other").fingerprint() != make(folder).fingerprint()
 
@@ -86,14 +87,14 @@ def test_composing_twice_gives_the_same_fingerprint_and_another_seed_another(fol
 def test_images_of_a_split_come_from_its_rows_alone(monkeypatch):
     """Each image is replaced by its row number, so that the composer shows what it drew."""
     rows = torch.arange(1797, dtype=torch.int16)[:, None, None].expand(-1, 8, 8)
-    labels = dialpad.load_digit_images()[1]
+    labels = compose_dialpad.load_digit_images()[1]
     drawn: list[int] = []
-    monkeypatch.setattr(dialpad, "load_digit_images", lambda: (rows, labels))
-    monkeypatch.setattr(dialpad, "moving_digit", lambda image, rng: drawn.append(int(image[0, 0])))
-    monkeypatch.setattr(dialpad, "encode_clip", lambda *args: b"")
+    monkeypatch.setattr(compose_dialpad, "load_digit_images", lambda: (rows, labels))
+    monkeypatch.setattr(compose_dialpad, "moving_digit", lambda image, rng: drawn.append(int(image[0, 0])))
+    monkeypatch.setattr(compose_dialpad, "encode_clip", lambda *args: b"")
     for split in ("train", "val", "test"):
         drawn.clear()
-        clips = [dialpad.compose_clip((split, number), seed=0) for number in range(30)]
+        clips = [compose_dialpad.compose_clip((split, number), seed=0) for number in range(30)]
         assert len(drawn) == 30
         assert set(drawn) <= set(digit_split(split))
         assert [clip["json"]["labels"][0] for clip in clips] == labels[drawn].tolist()

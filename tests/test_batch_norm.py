@@ -9,9 +9,9 @@ from torch import nn
 
 from datamodules import Digits, UserError
 from src.backbones import Perceiver, ResNet
-from src.batch_norm import SettleBatchNorms
-from src.metrics import metrics_of
+from src.metrics.classification import metrics_of
 from src.tasks import Classification
+from src.training.batch_norm import SettleBatchNorms
 
 RESNET = partial(ResNet, name="resnet10t")
 BATCHES = 3

@@ -8,10 +8,12 @@ import pytest
 import yaml
 from jsonargparse import Namespace
 
-from datamodules import UserError, dialpad
+from datamodules import UserError
+from datamodules.clips import compose_dialpad
 from src import compare, evaluate, fit
-from src.cli import ByteBenchCLI, run_command
-from src.mistakes import OWN_OPTIONS, one_line
+from src.cli import ByteBenchCLI
+from src.config.command import run_command
+from src.config.error_messages import OWN_OPTIONS, one_line
 
 ROOT = Path(__file__).parent.parent
 CONFIG = str(ROOT / "configs" / "digits_perceiver.yaml")
@@ -74,7 +76,7 @@ def test_debug_shows_the_traceback(tmp_path):
         (["--trainer.max_epochs", "three"], "trainer.max_epochs is 'three': give int or none"),
         (["--data.batch_size", "2.5"], "data.batch_size is '2.5': give int"),
         (["--model.optimizer.lr", "fast"], "model.optimizer.lr is 'fast': give float"),
-        (["stray"], "'stray' belongs to no option"),
+        (["stray"], "'stray' is not an option"),
         (["--config", "configs/digit_perceiver.yaml"], "did you mean digits_perceiver.yaml?"),
         (["--trainer.accelerator", "tpuz"], "tpuz"),
     ],
@@ -102,7 +104,7 @@ def test_a_wrong_option_names_it_and_the_nearest_one(options, said, tmp_path, mo
         ("model.init_args.schedule.init_args.warmups", 0.1, "src.optim.Cosine has no option 'warmups': did you mean"),
         ("model.init_args.schedule.init_args.warmup", 5, "warmup 5.0 is not a share of training: give a number"),
         (f"{BACKBONE}.init_args.self_heads", 5, "latent_dim 64 does not divide by self_heads 5: change one"),
-        (f"{BACKBONE}.init_args.num_latents", -3, "refuses its options"),
+        (f"{BACKBONE}.init_args.num_latents", -3, "the config cannot be built"),
         ("model.init_arg", {"a": 1}, "model has keys beside class_path and init_args"),
         ("trainer.max_epoch", 3, "trainer has no option 'max_epoch': did you mean max_epochs?"),
         ("experimnt", "x", "the config has no option 'experimnt': did you mean experiment?"),
@@ -129,7 +131,7 @@ def test_a_missing_data_folder_is_named_with_the_command_that_fills_it(tmp_path,
 
 def test_a_truncated_shard_is_named_with_the_command_that_mends_it(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "dialpad"
-    dialpad.compose(folder, (20, 10, 10), workers=1)
+    compose_dialpad.compose(folder, (20, 10, 10), workers=1)
     capsys.readouterr()
     shard = folder / "train-000000.tar"
     shard.write_bytes(shard.read_bytes()[:-1000])

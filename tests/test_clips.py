@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import BadSampleError, shards
-from datamodules.clips import ClipSplit, VideoAugmentation, inception_crop, window_place
-from datamodules.media import encode_clip
-from datamodules.order import sample_generator
-from datamodules.windows import AudioWindow, VideoWindow
+from datamodules import BadSampleError
+from datamodules.clips.base import ClipSplit, VideoAugmentation, inception_crop, window_place
+from datamodules.clips.media import encode_clip
+from datamodules.clips.windows import AudioWindow, VideoWindow
+from datamodules.core.order import sample_generator
+from datamodules.storage import shards
 
 FPS, RATE, SIDE = 25, 8000, 32
 VIDEO, AUDIO = VideoWindow(10, FPS, SIDE, SIDE), AudioWindow(3200, RATE)  # 0.4 s

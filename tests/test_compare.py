@@ -13,9 +13,9 @@ from scipy import stats
 
 from datamodules import UserError
 from src import compare, fit
-from src.report import rows
-from src.report.rows import compare_runs
-from src.runs import find_runs
+from src.report import comparison
+from src.report.comparison import compare_runs
+from src.runs.folder import find_runs
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "digits_perceiver.yaml")
 
@@ -126,7 +126,7 @@ def test_the_published_figure_of_the_final_version_stands_beside_with_the_gap(tm
     (tmp_path / "suites").mkdir()
     (tmp_path / "suites" / "made_up.yaml").write_text(suite)
     (tmp_path / "one.yaml").write_text("")
-    monkeypatch.setattr(rows, "SUITES", tmp_path / "suites")
+    monkeypatch.setattr(comparison, "SUITES", tmp_path / "suites")
     for cell in ("first_only", "new", "none"):
         make_run(tmp_path / "runs", cell, 0)
     frame = compare.main([str(tmp_path / "runs")]).frame().set_index("cell")

@@ -8,9 +8,9 @@ from PIL import Image
 from test_detection_data import targets
 
 from datamodules import UserError
-from datamodules.detection import Composed
-from datamodules.instances import annotation_file
-from datamodules.sources import composed
+from datamodules.detection import compose_scenes, prepare_composed
+from datamodules.detection.annotations import annotation_file
+from datamodules.detection.composed import Composed
 
 SCENES = (40, 6, 20)
 
@@ -41,7 +41,7 @@ def test_no_object_of_a_scene_is_hidden_by_more_than_half_and_some_scenes_are_em
     image = np.full((1, 8, 8), 200, np.uint8)  # a filled square: its whole area is that of its box
     counts = []
     for seed in range(80):
-        _, things = composed.compose_scene(image, 64, np.random.default_rng(seed))
+        _, things = compose_scenes.compose_scene(image, 64, np.random.default_rng(seed))
         counts.append(len(things))
         for _, seen in things:
             assert seen.sum() >= 0.5 * seen.any(axis=0).sum() * seen.any(axis=1).sum() - 1e-9
@@ -75,5 +75,5 @@ def test_garments_need_fashion_mnist(tmp_path):
 
 def test_prepare_composed_draws_a_picture(tmp_path):
     options = Namespace(out=tmp_path, of="digits", scenes=(2, 1, 5), side=48, source="")
-    assert "8 scenes composed of digits" in composed.prepare(options)
+    assert "8 scenes composed of digits" in prepare_composed.prepare(options)
     assert Image.open(tmp_path / "examples.png").width > 4 * 48

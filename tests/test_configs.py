@@ -12,7 +12,7 @@ import yaml
 from datamodules import ByteArrayDataModule
 from src import tasks
 from src.cli import ByteBenchCLI
-from src.suites import Cell, Suite, load_suite
+from src.suites.definition import Cell, Suite, load_suite
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

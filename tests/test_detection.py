@@ -14,10 +14,10 @@ from test_detection_data import CATEGORIES, data_of, rectangle, write_coco, writ
 from torch import Tensor
 
 from datamodules import Composed, DataSpec, Digits, UserError
-from datamodules.instances import annotation_file
+from datamodules.detection.annotations import annotation_file
 from src import evaluate, fit
 from src.backbones import LambdaResNet, Perceiver, ResNet, ViT
-from src.detection_metrics import SHARES, DetectionMetrics, annotated
+from src.metrics.detection import SHARES, DetectionMetrics, annotated
 from src.tasks import Classification, Detection
 from src.tasks.detection import in_original, to_learn
 

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 
 from datamodules import BadSampleError, UserError
-from datamodules.detection import Coco, to_original
-from datamodules.instances import COCO_CATEGORIES
-from datamodules.masks import encode_rle
-from datamodules.sources import coco
+from datamodules.detection import prepare_coco
+from datamodules.detection.annotations import COCO_CATEGORIES
+from datamodules.detection.coco import Coco
+from datamodules.detection.masks import encode_rle
+from datamodules.detection.targets import to_original
 
 CATEGORIES = {1: "cat", 3: "dog", 90: "tea pot"}
 SIDE = 64
@@ -314,14 +315,14 @@ def test_fingerprint_changes_with_annotations_and_images(folder):
 
 
 def test_coco_is_prepared_from_zips_and_from_folders_and_counted(tmp_path, folder, monkeypatch):
-    monkeypatch.setattr(coco, "Coco", lambda out: data_of(Path(out)))
+    monkeypatch.setattr(prepare_coco, "Coco", lambda out: data_of(Path(out)))
     zips = tmp_path / "zips"
     zips.mkdir()
-    for name, archive in coco.PARTS.items():
+    for name, archive in prepare_coco.PARTS.items():
         with zipfile.ZipFile(zips / archive, "w") as content:
             for path in (folder / name).iterdir():
                 content.write(path, f"{name}/{path.name}")
-    lines = [coco.prepare(Namespace(source=s, out=tmp_path / f"out{n}")) for n, s in enumerate([zips, folder])]
+    lines = [prepare_coco.prepare(Namespace(source=s, out=tmp_path / f"out{n}")) for n, s in enumerate([zips, folder])]
     for line in lines:
         assert "train2017 8 images, 16 objects, 0 images without any" in line
         assert "val2017 3 images, 3 objects, 1 images without any" in line
@@ -329,13 +330,15 @@ def test_coco_is_prepared_from_zips_and_from_folders_and_counted(tmp_path, folde
     assert len(fingerprints) == 1
     assert not list((tmp_path / "out0").glob("*.part"))
     (folder / "val2017" / "0001.png").unlink()
-    assert "val2017 3 images (1 of them MISSING)" in coco.prepare(Namespace(source=folder, out=tmp_path / "out1"))
+    assert "val2017 3 images (1 of them MISSING)" in prepare_coco.prepare(
+        Namespace(source=folder, out=tmp_path / "out1")
+    )
 
 
 def test_broken_zip_and_incomplete_source_are_named(tmp_path, folder):
     (folder / "annotations").rename(folder / "elsewhere")
     with pytest.raises(UserError, match=r"neither annotations/ nor annotations_trainval2017.zip"):
-        coco.prepare(Namespace(source=folder, out=tmp_path / "out"))
+        prepare_coco.prepare(Namespace(source=folder, out=tmp_path / "out"))
     (folder / "annotations_trainval2017.zip").write_bytes(b"PK no zip")
     with pytest.raises(UserError, match=r"annotations_trainval2017.zip is broken"):
-        coco.prepare(Namespace(source=folder, out=tmp_path / "out"))
+        prepare_coco.prepare(Namespace(source=folder, out=tmp_path / "out"))

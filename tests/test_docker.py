@@ -113,7 +113,7 @@ def test_another_device_is_refused(tmp_path):
 
 @pytest.mark.parametrize("commit", ["0123abc", None])
 def test_a_run_in_an_image_without_git_records_the_images_commit(commit, monkeypatch):
-    from src.runs import environment
+    from src.runs.environment import environment
 
     monkeypatch.setenv("PATH", "/nowhere")
     if commit:

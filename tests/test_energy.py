@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from src import energy, fit
-from src.energy import Energy, rapl_zones
+from src import fit
+from src.training import energy
+from src.training.energy import Energy, rapl_zones
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "digits_perceiver.yaml")
 RANGE = 262_143_328_850  # of a Xeon, in microjoules

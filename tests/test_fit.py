@@ -11,7 +11,7 @@ import wandb
 import yaml
 
 from src import evaluate, fit
-from src.runs import Run
+from src.runs.folder import Run
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "digits_perceiver.yaml")
 SHORT = ["--trainer.max_epochs", "2"]

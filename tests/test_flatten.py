@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from datamodules import Flatten, GridModality
-from datamodules.flatten import random_orders
+from datamodules.core.flatten import random_orders
 
 SHAPES = [((12,), (3,), 1), ((6, 8), (2, 4), 3), ((6, 8), (1, 1), 2), ((4, 6, 8), (2, 3, 4), 3)]
 

@@ -14,8 +14,8 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from datamodules import UserError
 from src import compare, fit
-from src.report.rows import compare_runs
-from src.runs import find_runs
+from src.report.comparison import compare_runs
+from src.runs.folder import find_runs
 
 CONFIG = str(Path(__file__).parent.parent / "configs" / "digits_perceiver.yaml")
 BLOCK = 2**15

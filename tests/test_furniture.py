@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from datamodules import UserError
-from datamodules.meshes import cloud_from_bytes
-from datamodules.point_clouds import FURNITURE_KINDS, FURNITURE_ROOMS, Furniture, furniture_kind
+from datamodules.points.furniture import FURNITURE_KINDS, FURNITURE_ROOMS, Furniture, furniture_kind
+from datamodules.points.meshes import cloud_from_bytes
+from datamodules.points.prepare_furniture import INSTALLED, read_catalogue
 from datamodules.prepare import main as prepare
-from datamodules.sources.furniture import INSTALLED, read_catalogue
 
 POINTS = 32
 CORNERS = [(x, y, z) for x in (0, 1) for y in (0, 4) for z in (0, 1)]  # of a pillar, y upwards

@@ -10,18 +10,20 @@ import pytest
 import soundfile
 import torch
 
-from datamodules import UserError, shards
-from datamodules.audiovisual import GarmentsSpoken
-from datamodules.images import FASHION_FILES
-from datamodules.sources import garments_spoken, language_id
-from datamodules.speech import LANGUAGES
+from datamodules import UserError
+from datamodules.clips import compose_garments_spoken
+from datamodules.clips.garments_spoken import GarmentsSpoken
+from datamodules.images.fashion_mnist import FASHION_FILES
+from datamodules.sounds import prepare_language_id
+from datamodules.sounds.language_id import LANGUAGES
+from datamodules.storage import shards
 
 CLIPS = (12, 6, 6)
 
 
 def options(folder: Path, out: Path, seed: int = 0) -> Namespace:
     parser = ArgumentParser()
-    garments_spoken.add_options(parser)
+    compose_garments_spoken.add_options(parser)
     return parser.parse_args(
         f"--garments {folder}/fashion --prompts {folder}/prompts --out {out} --seed {seed} --workers 1 --clips".split()
         + [str(count) for count in CLIPS]
@@ -44,14 +46,14 @@ def parts(tmp_path_factory) -> Path:
         for prompt in range(40):
             sound = np.full(20_000, 2000 * (number + 1), np.int16) * (-1) ** np.arange(20_000, dtype=np.int16)
             soundfile.write(folder / "sounds" / code / f"p{prompt}.wav", sound[: 16_000 + 100 * prompt], 8000)
-    language_id.prepare(Namespace(source=str(folder / "sounds"), out=folder / "prompts", workers=1))
+    prepare_language_id.prepare(Namespace(source=str(folder / "sounds"), out=folder / "prompts", workers=1))
     return folder
 
 
 @pytest.fixture(scope="module")
 def folder(parts, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("shards") / "garments"
-    assert "24 clips" in garments_spoken.prepare(options(parts, out))
+    assert "24 clips" in compose_garments_spoken.prepare(options(parts, out))
     return out
 
 
@@ -99,16 +101,16 @@ def test_in_memory_gives_the_same_data(folder):
 
 
 def test_the_seed_decides_what_is_composed(parts, folder, tmp_path):
-    garments_spoken.prepare(options(parts, tmp_path / "again"))
-    garments_spoken.prepare(options(parts, tmp_path / "other", seed=1))
+    compose_garments_spoken.prepare(options(parts, tmp_path / "again"))
+    compose_garments_spoken.prepare(options(parts, tmp_path / "other", seed=1))
     assert make(tmp_path / "again").fingerprint() == make(folder).fingerprint()
     assert make(tmp_path / "other").fingerprint() != make(folder).fingerprint()
 
 
 def test_missing_parts_name_the_command_that_makes_them(parts, tmp_path):
     with pytest.raises(UserError, match="prepare fashion_mnist"):
-        garments_spoken.prepare(options(tmp_path, tmp_path / "out"))
+        compose_garments_spoken.prepare(options(tmp_path, tmp_path / "out"))
     (tmp_path / "fashion").symlink_to(parts / "fashion")
     with pytest.raises(UserError, match="prepare language_id"):
-        garments_spoken.prepare(options(tmp_path, tmp_path / "out"))
+        compose_garments_spoken.prepare(options(tmp_path, tmp_path / "out"))
     assert not shards.finished(tmp_path / "out")

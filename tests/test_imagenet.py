@@ -10,9 +10,10 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from PIL import Image
 
-from datamodules import UserError, image_folder, pixels, prepare
-from datamodules.errors import BadSampleError
-from datamodules.images import ImageNet
+from datamodules import UserError, prepare
+from datamodules.core.errors import BadSampleError
+from datamodules.images import image_folder, transforms
+from datamodules.images.imagenet import ImageNet
 
 CLASSES = ("n01440764", "n01443537", "n01484850")
 TRAIN, VAL = 20, 4  # of each class
@@ -127,7 +128,7 @@ def test_shards_are_read_from_a_url(sharded, tmp_path, monkeypatch):
 def test_shards_can_be_scaled_down(root, tmp_path):
     prepare.main(["imagenet", "--source", str(root), "--out", str(tmp_path), "--side", "40"])
     files = ImageNet(str(tmp_path), **SMALL).split("test").files
-    assert {tuple(pixels.decode_image(files.read(n)[0]).shape) for n in range(len(files.keys))} == {(40, 53, 3)}
+    assert {tuple(transforms.decode_image(files.read(n)[0]).shape) for n in range(len(files.keys))} == {(40, 53, 3)}
 
 
 @pytest.mark.parametrize("augmentation", ["inception", "randaugment"])

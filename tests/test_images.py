@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from datamodules import Digits, FashionMNIST, UserError
-from datamodules.images import FASHION_FILES, load_digit_images, read_idx
+from datamodules.images.digits import load_digit_images
+from datamodules.images.fashion_mnist import FASHION_FILES, read_idx
 
 TRAIN, HELD_OUT, TEST = 100, 5000, 20
 

@@ -8,7 +8,7 @@ import torch
 
 from datamodules import ByteArray, DataSpec, UserError
 from src.backbones import LambdaNet
-from src.backbones.lambda_net import LambdaBlock, merge_cells, pool
+from src.backbones.lambda_networks.lambda_net import LambdaBlock, merge_cells, pool
 
 SMALL = {"widths": (16, 24), "blocks_per_stage": 1, "key_depth": 4}
 

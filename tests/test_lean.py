@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from src.backbones.attention import SelfAttend
-from src.backbones.lean import gelu_linear, norm_linear
+from src.backbones.perceiver.attention import SelfAttend
+from src.backbones.perceiver.fused_linear import gelu_linear, norm_linear
 
 
 def gradients(output: torch.Tensor, *inputs: torch.Tensor) -> list[torch.Tensor]:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from datamodules import Digits, UserError
 from src import evaluate, fit
-from src.runs import Run
+from src.runs.folder import Run
 from src.tasks.linear_maps import solve_maps, train_maps
 from src.tasks.linear_probe import load_backbone
 
@@ -139,7 +139,7 @@ def test_the_penalty_and_the_map_are_those_that_scikit_learn_finds_best_on_valid
 
 
 def fit_order(size: int) -> list[int]:
-    from datamodules.order import epoch_order
+    from datamodules.core.order import epoch_order
 
     return epoch_order(size, seed=0, epoch=0)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datamodules.masks import decode_rle, encode_rle, fill_polygons
+from datamodules.detection.masks import decode_rle, encode_rle, fill_polygons
 
 
 @pytest.mark.parametrize("share", [0.0, 0.03, 0.5, 1.0])

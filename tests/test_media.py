@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from datamodules import BadSampleError
-from datamodules.media import decode_clip, describe_clip, encode_clip
-from datamodules.windows import AudioWindow, TakeSound, VideoWindow
+from datamodules.clips.media import decode_clip, describe_clip, encode_clip
+from datamodules.clips.windows import AudioWindow, TakeSound, VideoWindow
 
 FPS, RATE, FRAMES, SIDE = 25, 16_000, 50, 32  # two seconds
 LEVELS = 20 + 4 * np.arange(FRAMES)  # every frame has its own grey

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
 from torch import Tensor
 
-from src.metrics import MultiLabelMetrics, SingleLabelMetrics, average_precision_per_class
+from src.metrics.classification import MultiLabelMetrics, SingleLabelMetrics, average_precision_per_class
 
 
 def labelled_scores(samples: int = 61, classes: int = 7, levels: int | None = None) -> tuple[Tensor, Tensor]:

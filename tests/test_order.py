@@ -9,8 +9,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from datamodules import ByteArrayDataModule, DataSpec, Flatten, GridModality, Split, UserError
-from datamodules.clips import load_into_memory
-from datamodules.order import OrderedBatches, epoch_order, sample_generator
+from datamodules.clips.base import load_into_memory
+from datamodules.core.order import OrderedBatches, epoch_order, sample_generator
 
 BATCH = 6  # divides by 1, 2 and 3 ranks
 SIZES = {"train": 20, "val": 13, "test": 7}

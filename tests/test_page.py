@@ -11,9 +11,9 @@ from run_folders import make_run
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from src.report.page import html_page
-from src.report.rows import compare_runs
-from src.runs import find_runs
+from src.report.comparison import compare_runs
+from src.report.html import html_page
+from src.runs.folder import find_runs
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 needs_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium: `make debian` installs it")

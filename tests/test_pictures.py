@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from datamodules import ByteArray, ByteArrayDataModule, Digits
-from datamodules.flatten import GridModality
-from datamodules.positions import fourier_features, grid_coordinates
+from datamodules.core.flatten import GridModality
+from datamodules.core.positions import fourier_features, grid_coordinates
 from src.backbones import LambdaNet, LambdaResNet, Perceiver, ResNet, Transformer, ViT
 from src.pictures.attention import attention_of, most_different
-from src.pictures.fields import draw_importance, draw_receptive_fields, gradients, half
 from src.pictures.permuted import places_of, put_back, restored
+from src.pictures.receptive_fields import draw_importance, draw_receptive_fields, gradients, half
 from src.pictures.samples import load_samples
 from src.pictures.views import Video, letters, make_view, shine, stretch
 from src.tasks import Classification, LinearProbe

@@ -9,11 +9,11 @@ from test_smoke import tiny  # noqa: F401, a fixture
 
 import datamodules
 from datamodules import ByteArrayDataModule, DataSpec, Digits, TensorSplit
-from datamodules.detection import Coco
-from datamodules.spectrogram import FlattenAugmented, LogMel
+from datamodules.detection.coco import Coco
+from datamodules.sounds.spectrogram import FlattenAugmented, LogMel
 from src.backbones import Perceiver, ResNet
 from src.pictures.attention import draw_attention
-from src.pictures.fields import draw_importance
+from src.pictures.receptive_fields import draw_importance
 from src.pictures.samples import draw_samples, load_samples
 from src.tasks import Detection
 

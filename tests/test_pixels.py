@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import pixels
+from datamodules.images import transforms
 
 
 def picture() -> Image.Image:
@@ -19,22 +19,22 @@ def picture() -> Image.Image:
 def test_augmenting_leaves_the_global_generator_alone():
     image = torch.from_numpy(np.array(picture()))
     before = torch.get_rng_state()
-    pixels.rand_augment(image, 2, 9, torch.Generator().manual_seed(0))
+    transforms.rand_augment(image, 2, 9, torch.Generator().manual_seed(0))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_evaluation_takes_the_centre_of_224_of_256_of_the_short_side():
     frame = torch.zeros(256, 300, 3, dtype=torch.uint8)
     frame[16:240, 38:262] = torch.randint(0, 256, (224, 224, 3), dtype=torch.uint8)
-    assert torch.equal(pixels.evaluation_crop(frame, 224), frame[16:240, 38:262])
+    assert torch.equal(transforms.evaluation_crop(frame, 224), frame[16:240, 38:262])
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 7), (224, 224)])
 def test_pictures_of_any_size_give_views_of_one_size(shape):
     image = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
     for seed in range(5):
-        assert pixels.inception_crop(image, 24, torch.Generator().manual_seed(seed)).shape == (24, 24, 3)
-    assert pixels.evaluation_crop(image, 24).shape == (24, 24, 3)
+        assert transforms.inception_crop(image, 24, torch.Generator().manual_seed(seed)).shape == (24, 24, 3)
+    assert transforms.evaluation_crop(image, 24).shape == (24, 24, 3)
 
 
 def saved(image: Image.Image, kind: str, **options) -> bytes:
@@ -49,7 +49,7 @@ def saved(image: Image.Image, kind: str, **options) -> bytes:
 def test_pictures_that_are_not_rgb_are_converted(mode, kind):
     original = picture().convert(mode)
     expected = torch.from_numpy(np.array(Image.open(io.BytesIO(saved(original, kind))).convert("RGB")))
-    decoded = pixels.decode_image(saved(original, kind))
+    decoded = transforms.decode_image(saved(original, kind))
     assert decoded.shape == (60, 80, 3)
     assert decoded.dtype == torch.uint8
     assert (decoded.int() - expected.int()).abs().float().mean() < 2

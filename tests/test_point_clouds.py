@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from datamodules import BadSampleError, UserError
-from datamodules.point_clouds import MODELNET40_CLASSES, ModelNet40, PointModality
-from datamodules.positions import fourier_features
+from datamodules.core.positions import fourier_features
+from datamodules.points.base import PointModality
+from datamodules.points.modelnet40 import MODELNET40_CLASSES, ModelNet40
 from datamodules.prepare import main as prepare
-from datamodules.shards import write_shards
+from datamodules.storage.shards import write_shards
 
 POINTS = 64
 TETRAHEDRON = "OFF\n4 4 6\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 1 2\n3 0 1 3\n3 0 2 3\n3 1 2 3\n"

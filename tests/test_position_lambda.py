@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.backbones import position_rows
-from src.backbones.position_lambda import read_positions
-from src.backbones.position_tiles import Tiling, read, sum_diagonals, tile_shape
+from src.backbones.lambda_networks import lambdas_first
+from src.backbones.lambda_networks.position_lambda import read_positions
+from src.backbones.lambda_networks.scores_first import Tiling, read, sum_diagonals, tile_shape
 
 CASES = [
     ((7,), (7,), (13,)),
@@ -53,9 +53,9 @@ def test_tiles_of_any_size_equal_the_textbook_with_all_gradients(case, intra_dep
 @pytest.mark.parametrize("intra_depth", [1, 2])
 @pytest.mark.parametrize("case", [case for case in CASES if len(case[0]) == 2])
 def test_frequencies_of_any_number_of_keys_equal_the_textbook_with_all_gradients(case, intra_depth, most, monkeypatch):
-    monkeypatch.setattr(position_rows, "MOST", most)
+    monkeypatch.setattr(lambdas_first, "MOST", most)
     given = made(*case, intra_depth)
-    assert_equal(position_rows.read(*given), textbook(*given), given)
+    assert_equal(lambdas_first.read(*given), textbook(*given), given)
 
 
 def assert_equal(found: Tensor, wanted: Tensor, given: list[Tensor]) -> None:
@@ -67,7 +67,7 @@ def assert_equal(found: Tensor, wanted: Tensor, given: list[Tensor]) -> None:
 
 def test_the_cheaper_order_is_chosen(monkeypatch):
     chosen = []
-    monkeypatch.setattr(position_rows, "read", lambda *given: chosen.append(given[0].shape[-1]))
+    monkeypatch.setattr(lambdas_first, "read", lambda *given: chosen.append(given[0].shape[-1]))
     for side in (4, 64):
         read_positions(*made((side, side), (side, side), (2 * side - 1, 2 * side - 1)))
     assert chosen == [64]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from datamodules import GridModality
-from datamodules.positions import fourier_channels, fourier_features, grid_coordinates
+from datamodules.core.positions import fourier_channels, fourier_features, grid_coordinates
 
 GRIDS = [(7,), (4, 5), (3, 2, 4), (2, 3, 2, 3)]
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules import FashionMNIST, UserError, prepare, shards
-from datamodules.errors import TooShort
-from datamodules.images import FASHION_FILES
-from datamodules.lint import findings
-from datamodules.sources import debian, fashion_mnist
+from datamodules import FashionMNIST, UserError, prepare
+from datamodules.core.errors import TooShort
+from datamodules.images import prepare_fashion_mnist
+from datamodules.images.fashion_mnist import FASHION_FILES
+from datamodules.storage import debian, shards
+from datamodules.storage.lint import findings
 
-NOT_INSTALLED = not fashion_mnist.INSTALLED.is_dir()
+NOT_INSTALLED = not prepare_fashion_mnist.INSTALLED.is_dir()
 
 
 def write_fashion_files(folder: Path) -> Path:
@@ -151,7 +152,7 @@ def rewrite(folder: Path, name: str, samples: list[dict]) -> None:
 
 def test_lint_finds_nothing_in_what_was_written(folder, capsys):
     assert prepare.main(["lint", str(folder)]) == 0
-    assert capsys.readouterr().out == f"{folder}: nothing to object to\n"
+    assert capsys.readouterr().out == f"{folder}: no problems found\n"
 
 
 def flip_a_byte(folder: Path) -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.backbones.read import Elements, Plan, prepare, read_elements, reading_plan, spans
+from src.backbones.perceiver.reading import Elements, Plan, prepare, read_elements, reading_plan, spans
 
 CHANNELS, ROWS, BATCH = 12, 6, 3
 

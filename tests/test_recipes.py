@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules import Batch, Digits, UserError
-from datamodules.mixing import Mixing
+from datamodules.images.mixing import Mixing
 from src import evaluate, fit
 from src.backbones import LambdaResNet, Perceiver
-from src.runs import Run, load_checkpoint
+from src.runs.folder import Run, load_checkpoint
 from src.tasks import Classification
 
 CONFIG = Path(__file__).parent.parent / "configs" / "digits_perceiver.yaml"

@@ -18,9 +18,9 @@ import yaml
 
 from datamodules import UserError
 from src import evaluate, fit
-from src.recovery import Recovery
-from src.runs import Run, load_checkpoint
-from src.wandb_logger import PatientWandbLogger
+from src.runs.folder import Run, load_checkpoint
+from src.runs.wandb_logger import PatientWandbLogger
+from src.training.checkpointing import Recovery
 
 pytestmark = pytest.mark.integration
 
@@ -186,7 +186,7 @@ def test_a_dead_worker_is_one_line(tmp_path):
     os.kill(children(process)[0], signal.SIGKILL)
     status, said = faults.finish(process)
     assert status == 1
-    assert "error: a process that loads data has died" in said
+    assert "error: a data loading process died" in said
     assert "Traceback" not in said
 
 
@@ -194,7 +194,7 @@ def test_a_dead_worker_is_one_line(tmp_path):
     ("strike", "words"), [(signal.SIGKILL, "reset|closed"), (signal.SIGSTOP, "[Tt]imed out|timeout")]
 )
 def test_a_dead_or_silent_rank_ends_the_others_with_a_message(tmp_path, monkeypatch, strike, words):
-    monkeypatch.setattr("src.strategies.TIMEOUT", timedelta(seconds=30))
+    monkeypatch.setattr("src.training.strategies.TIMEOUT", timedelta(seconds=30))
     first, other = faults.fit_ranks(tmp_path, "--trainer.strategy", "ddp", "--trainer.max_epochs", "60")
     try:
         assert faults.wait_until(checkpoint(tmp_path).exists, first), faults.finish(first)
@@ -228,7 +228,7 @@ def test_wandb_that_cannot_be_reached_does_not_stop_a_run(tmp_path, monkeypatch,
         monkeypatch.setenv("WANDB_MODE", "online")
         monkeypatch.setenv("WANDB_API_KEY", 40 * "0")
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
-        monkeypatch.setattr("src.wandb_logger.WAIT_TO_BEGIN", 3.0)
+        monkeypatch.setattr("src.runs.wandb_logger.WAIT_TO_BEGIN", 3.0)
         logger = PatientWandbLogger(tmp_path, "abcd1234", name="run")
         logger.log_metrics({"loss": 1.0}, step=0)
         logger.experiment.finish()

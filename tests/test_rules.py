@@ -12,7 +12,7 @@ from test_smoke import write_furniture
 from src import fit
 from src.report.records import Record
 from src.report.rules import Budget, split_runs
-from src.runs import Run, find_runs
+from src.runs.folder import Run, find_runs
 
 ROOT = Path(__file__).parent.parent
 

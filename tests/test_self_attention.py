@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from datamodules import UserError
-from src.backbones.self_attention import AxialAttention, GlobalAttention, LocalAttention
+from src.benchmarks.self_attention import AxialAttention, GlobalAttention, LocalAttention
 
 
 def test_global_attention_equals_attention_with_a_full_table_of_scores():

@@ -17,9 +17,10 @@ import torch
 import webdataset
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules import BadSampleError, UserError, shards
-from datamodules.errors import TooShort
-from datamodules.lint import findings
+from datamodules import BadSampleError, UserError
+from datamodules.core.errors import TooShort
+from datamodules.storage import shards
+from datamodules.storage.lint import findings
 
 COMMAND = "python -m datamodules.prepare tiny"
 FORK = multiprocessing.get_context("fork")

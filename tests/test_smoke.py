@@ -19,10 +19,10 @@ from test_imagenet import write_imagenet
 from test_point_clouds import BOX, TETRAHEDRON
 from test_text import write_folder
 
-from datamodules.images import FASHION_FILES
+from datamodules.images.fashion_mnist import FASHION_FILES
 from datamodules.prepare import main as prepare
-from datamodules.shards import write_shards
-from datamodules.speech import LANGUAGES
+from datamodules.sounds.language_id import LANGUAGES
+from datamodules.storage.shards import write_shards
 from src import fit
 
 pytestmark = pytest.mark.smoke

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.flatten import GridModality
-from datamodules.order import sample_generator
-from datamodules.spectrogram import FlattenAugmented, LogMel, spec_augment
+from datamodules.core.flatten import GridModality
+from datamodules.core.order import sample_generator
+from datamodules.sounds.spectrogram import FlattenAugmented, LogMel, spec_augment
 
 SAMPLES, RATE = 61_440, 48_000
 

@@ -9,9 +9,11 @@ import pytest
 import soundfile
 import torch
 
-from datamodules import UserError, shards
-from datamodules.sources import language_id
-from datamodules.speech import LANGUAGES, SAMPLES, LanguageId, cut
+from datamodules import UserError
+from datamodules.sounds import prepare_language_id
+from datamodules.sounds.language_id import LANGUAGES, SAMPLES, LanguageId
+from datamodules.sounds.sound import sound_window
+from datamodules.storage import shards
 
 PROMPTS = [f"digits/{n}" for n in range(12)] + [f"vm-{n}" for n in range(12)]
 
@@ -24,8 +26,10 @@ def prompt_sound(code: str, name: str) -> np.ndarray:
 
 def prepare(source: Path | str, out: Path) -> str:
     parser = ArgumentParser()
-    language_id.add_options(parser)
-    return language_id.prepare(parser.parse_args(["--source", str(source), "--out", str(out), "--workers", "1"]))
+    prepare_language_id.add_options(parser)
+    return prepare_language_id.prepare(
+        parser.parse_args(["--source", str(source), "--out", str(out), "--workers", "1"])
+    )
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +99,8 @@ def test_samples_have_their_language_and_their_own_sound(folder):
 @pytest.mark.parametrize(("place", "begin"), [(0, 0), (0.5, 50), (1, 100)])
 def test_windows_stand_at_their_place(place, begin):
     sound = np.arange(1, 201, dtype=np.int16)
-    assert cut(sound, 100, place).tolist() == list(range(1 + begin, 101 + begin))
-    padded = cut(sound[:100], 200, place)
+    assert sound_window(sound, 100, place).tolist() == list(range(1 + begin, 101 + begin))
+    padded = sound_window(sound[:100], 200, place)
     assert padded[begin : begin + 100].tolist() == list(range(1, 101))
     assert np.count_nonzero(padded) == 100
 
@@ -127,8 +131,8 @@ def test_a_folder_without_a_language_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(
-    len(language_id.language_folders(language_id.INSTALLED)) < len(LANGUAGES),
-    reason=f"needs the prompts: apt-get install {' '.join(language_id.PACKAGES)}",
+    len(prepare_language_id.language_folders(prepare_language_id.INSTALLED)) < len(LANGUAGES),
+    reason=f"needs the prompts: apt-get install {' '.join(prepare_language_id.PACKAGES)}",
 )
 def test_the_debian_packages_hold_2831_prompts(tmp_path):
     assert "2,831 prompts" in prepare("debian", tmp_path / "language_id")

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from datamodules.splits import deal
+from datamodules.core.splits import deal
 
 LABELS = [0] * 58 + [1] * 9 + [2] * 23 + [3] * 2
 

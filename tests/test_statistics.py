@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from src.metrics import average_precision_per_class
+from src.metrics.classification import average_precision_per_class
 from src.report.statistics import (
     Interval,
     bootstrap_intervals,

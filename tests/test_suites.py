@@ -13,7 +13,7 @@ import yaml
 
 from datamodules import UserError
 from src import suite
-from src.suites import load_suite
+from src.suites.definition import load_suite
 
 ROOT = Path(__file__).parent.parent
 GOOD = {"source": "none", "cells": [{"name": "small", "config": "digits_perceiver"}]}

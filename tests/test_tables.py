@@ -3,25 +3,25 @@
 import pytest
 
 from datamodules import UserError
-from src import tables
+from src.benchmarks import readme_tables
 
 
 def test_the_pages_hold_what_the_committed_results_say(capsys):
-    tables.main(["--check"])
+    readme_tables.main(["--check"])
     assert capsys.readouterr().out == ""
 
 
 def test_a_figure_that_was_changed_by_hand_is_found(monkeypatch, tmp_path):
-    (tmp_path / "results").symlink_to(tables.ROOT / "results")
-    text = (tables.ROOT / "README.md").read_text()
+    (tmp_path / "results").symlink_to(readme_tables.ROOT / "results")
+    text = (readme_tables.ROOT / "README.md").read_text()
     (tmp_path / "README.md").write_text(text.replace("| 0.79 |", "| 0.69 |", 1))
-    monkeypatch.setattr(tables, "ROOT", tmp_path)
+    monkeypatch.setattr(readme_tables, "ROOT", tmp_path)
     with pytest.raises(SystemExit):
-        tables.main(["--check"])
-    assert tables.main([]) == [tmp_path / "README.md"]
+        readme_tables.main(["--check"])
+    assert readme_tables.main([]) == [tmp_path / "README.md"]
     assert (tmp_path / "README.md").read_text() == text
 
 
 def test_a_table_that_nothing_makes_is_named():
-    with pytest.raises(UserError, match=r"the table 'perceivr', which src/tables\.py has not: did you mean perceiver"):
-        tables.rewritten("<!-- table perceivr -->\n<!-- end -->\n")
+    with pytest.raises(UserError, match=r"no table is called 'perceivr': did you mean perceiver"):
+        readme_tables.rewritten("<!-- table perceivr -->\n<!-- end -->\n")

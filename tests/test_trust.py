@@ -8,8 +8,8 @@ import yaml
 
 from datamodules import UserError
 from src import fit
-from src.runs import Run
-from src.trust import check_configs
+from src.config.trust import check_configs
+from src.runs.folder import Run
 
 ROOT = Path(__file__).parent.parent
 CELL = ["--config", str(ROOT / "configs" / "digits_perceiver.yaml"), "--trainer.max_steps", "4"]

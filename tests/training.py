@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from datamodules import Digits
-from datamodules.base import ByteArrayDataModule
+from datamodules.core.datamodule import ByteArrayDataModule
 from src.tasks import Classification
 
 

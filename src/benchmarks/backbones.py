@@ -8,9 +8,10 @@ import pandas as pd
 import torch
 
 from datamodules import FashionMNIST
-from src.backbones import LambdaNet, Perceiver, ResNet, Transformer
-from src.benchmarks.measure import alternate, save
-from src.tasks import Classification
+
+from ..backbones import LambdaNet, Perceiver, ResNet, Transformer
+from ..tasks import Classification
+from .measure import alternate, save
 
 BACKBONES = {
     "Perceiver": partial(

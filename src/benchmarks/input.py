@@ -24,15 +24,17 @@ from PIL import Image
 from torch import Tensor
 from torchvision.io import decode_jpeg
 
-from datamodules.base import CompactBatches
-from datamodules.images import ImageNet
-from datamodules.media import AudioWindow, VideoWindow, decode_clip, encode_clip
-from datamodules.order import SampleRef
-from datamodules.pixels import encode_jpeg
-from datamodules.shards import ShardReader, index_path, write_shard
-from datamodules.sources import imagenet
-from src.backbones import Perceiver
-from src.benchmarks.measure import alternate, save
+from datamodules.clips.media import decode_clip, encode_clip
+from datamodules.clips.windows import AudioWindow, VideoWindow
+from datamodules.core.datamodule import CompactBatches
+from datamodules.core.order import SampleRef
+from datamodules.images import prepare_imagenet
+from datamodules.images.imagenet import ImageNet
+from datamodules.images.transforms import encode_jpeg
+from datamodules.storage.shards import ShardReader, index_path, write_shard
+
+from ..backbones import Perceiver
+from .measure import alternate, save
 
 SAMPLES, SAMPLE_BYTES = 20_000, 1000
 PICTURES, STORED, SIDE = 128, 256, 224  # the evaluation crop of a side of 256 is 224: nothing is scaled
@@ -111,7 +113,7 @@ def write_pictures(folder: Path) -> ImageNet:
         for number, square in enumerate(cut_photos(count, STORED)):
             (folder / "pictures" / part / "photo" / f"{number}.jpg").write_bytes(encode_jpeg(square))
     out = folder / "shards"
-    imagenet.prepare(Namespace(source=folder / "pictures", out=out, side=None, workers=1))
+    prepare_imagenet.prepare(Namespace(source=folder / "pictures", out=out, side=None, workers=1))
     return ImageNet(str(out), classes=1, batch_size=PICTURES, num_workers=0)
 
 

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from datamodules import DataSpec, ModalitySpec
-from src.backbones import EfficientNet, LambdaLayer, LambdaResNet, ResNet
-from src.backbones.self_attention import AxialAttention, GlobalAttention, LocalAttention
-from src.benchmarks.measure import RESULTS, alternate, forward_step, peak_bytes, save, training_step
+
+from ..backbones import EfficientNet, LambdaLayer, LambdaResNet, ResNet
+from .measure import RESULTS, alternate, forward_step, peak_bytes, save, training_step
+from .self_attention import AxialAttention, GlobalAttention, LocalAttention
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

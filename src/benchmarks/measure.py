@@ -14,8 +14,9 @@ from time import perf_counter
 import pandas as pd
 import torch
 
-from datamodules.progress import track
-from src.runs import cpu_name
+from datamodules.core.progress import track
+
+from ..runs.environment import cpu_name
 
 RESULTS = Path("results")
 

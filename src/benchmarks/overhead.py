@@ -21,9 +21,10 @@ import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 
-from datamodules.progress import track
-from src.benchmarks.measure import save, synchronise
-from src.cli import ByteBenchCLI
+from datamodules.core.progress import track
+
+from ..cli import ByteBenchCLI
+from .measure import save, synchronise
 
 CONFIG = ("--config", "configs/digits_perceiver.yaml", "--trainer.limit_val_batches", "0")
 BACKBONE = "--model.backbone.init_args."

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from datamodules import DataSpec, ModalitySpec
-from src.backbones import Perceiver
-from src.benchmarks.measure import alternate, forward_step, peak_bytes, save, training_step
+
+from ..backbones import Perceiver
+from .measure import alternate, forward_step, peak_bytes, save, training_step
 
 
 @dataclass(frozen=True)

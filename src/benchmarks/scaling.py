@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from datamodules import DataSpec, ModalitySpec
-from src.backbones import Perceiver, Transformer
-from src.benchmarks.measure import RESULTS, alternate, peak_bytes, save, training_step
+
+from ..backbones import Perceiver, Transformer
+from .measure import RESULTS, alternate, peak_bytes, save, training_step
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt

@@ -1,5 +1,5 @@
 """Pictures of runs: samples with predictions, attention, receptive fields, training curves."""
 
-from src.pictures.callback import Pictures
+from .callback import Pictures
 
 __all__ = ["Pictures"]

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from datamodules import ByteArray
-from src.backbones import Perceiver
-from src.pictures.permuted import places_of, put_back
-from src.pictures.samples import Samples, folded
-from src.pictures.style import WIDTH, high, label_last, picture, scale
-from src.pictures.views import Image, View
+
+from ..backbones import Perceiver
+from .permuted import places_of, put_back
+from .samples import Samples, folded
+from .style import WIDTH, high, label_last, picture, scale
+from .views import Image, View
 
 ROWS = 9  # of panels that stand under each other, about
 LATENTS = 6  # that are shown alone

@@ -10,9 +10,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from src.backbones import Perceiver
-from src.pictures.attention import draw_attention
-from src.pictures.samples import draw_samples, load_samples
+from ..backbones import Perceiver
+from .attention import draw_attention
+from .samples import draw_samples, load_samples
 
 
 class Pictures(Callback):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from src.pictures.style import CYCLE, QUIET, picture
+from .style import CYCLE, QUIET, picture
 
 METRICS = ("top1", "top5", "map", "segm_map", "ridge_top1", "ridge_map")
 SMOOTHED = 20  # points that the thick line of a loss averages over, at most

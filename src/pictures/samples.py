@@ -15,12 +15,13 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from datamodules import Batch, ByteArrayDataModule
-from datamodules.base import CompactBatches, SplitName
-from datamodules.order import SampleRef
-from src.pictures.permuted import restored
-from src.pictures.style import CYCLE, INK, QUIET, RIGHT, WIDTH, WRONG, picture
-from src.pictures.views import View, make_views
-from src.tasks.base import Task
+from datamodules.core.datamodule import CompactBatches, SplitName
+from datamodules.core.order import SampleRef
+
+from ..tasks.base import Task
+from .permuted import restored
+from .style import CYCLE, INK, QUIET, RIGHT, WIDTH, WRONG, picture
+from .views import View, make_views
 
 SURE = 0.5  # the score from which a label or an object counts as found
 BARS = 5  # labels of a sample that are shown, at least; all that it has

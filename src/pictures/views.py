@@ -15,7 +15,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor
 
 from datamodules import ByteArray, ByteArrayDataModule, ModalitySpec
-from src.pictures.style import DOTS, INK, SHADE, SHINE, bare, shares
+
+from .style import DOTS, INK, SHADE, SHINE, bare, shares
 
 FRAMES = 8  # of a video that are shown
 LETTERS = 64  # bytes of a text in one line

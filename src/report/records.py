@@ -12,7 +12,8 @@ import pandas as pd
 import yaml
 
 from datamodules import UserError
-from src.runs import Run, flat
+
+from ..runs.folder import Run, flat
 
 MAIN_METRICS = ("map", "top1", "loss")  # the first that a run has is what it is compared by
 LOWER_IS_BETTER = ("loss",)

@@ -25,8 +25,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from src.report.records import Record
-from src.runs import PLACES
+from ..runs.folder import PLACES
+from .records import Record
 
 # What may differ between the runs of a cell: where they ran, and what is kept of them
 FREE = PLACES | {f"trainer.{name}" for name in ("default_root_dir", "logger", "profiler", "enable_checkpointing")}

@@ -6,7 +6,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from src.runs import Run
+from ..runs.folder import Run
 
 DETECTION = ("map_50", "segm_map", "segm_map_50")  # beside map, which is of boxes there
 PRIMARY = ("map", *DETECTION, "top1", "top5", "ridge_map", "ridge_top1", "map_classes", "loss", "samples")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pandas as pd
 from rich.table import Table
 
-from src.report.rows import Comparison, published_figure
-from src.report.statistics import Interval
-from src.report.table import console, number, scaled
+from .comparison import Comparison, published_figure
+from .statistics import Interval
+from .table import console, number, scaled
 
 CHANGES_SHOWN = 4  # of a config; the page has all
 

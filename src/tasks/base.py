@@ -19,10 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics import Metric
 
 from datamodules import Batch, ByteArray, DataSpec
-from datamodules.order import hashed_seed
-from src.batch_norm import synchronise_batch_norms
-from src.optim import Constant, Schedule
-from src.strategies import shard
+from datamodules.core.order import hashed_seed
+
+from ..optim import Constant, Schedule
+from ..training.batch_norm import synchronise_batch_norms
+from ..training.strategies import shard
 
 
 class Task(L.LightningModule):

@@ -11,10 +11,11 @@ from torch.optim import AdamW, Optimizer
 from torchmetrics import Metric
 
 from datamodules import Batch, ByteArray, DataSpec, UserError
-from src.metrics import MultiLabelMetrics, ScoreMetrics, SingleLabelMetrics
-from src.optim import Schedule
-from src.strategies import mean_over_ranks
-from src.tasks.base import Task
+
+from ..metrics.classification import MultiLabelMetrics, ScoreMetrics, SingleLabelMetrics
+from ..optim import Schedule
+from ..training.strategies import mean_over_ranks
+from .base import Task
 
 
 class Classification(Task):

@@ -19,11 +19,12 @@ from torchvision.ops import FeaturePyramidNetwork, clip_boxes_to_image
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from datamodules import Batch, ByteArray, DataSpec, UserError
-from datamodules.detection import to_original
-from src.backbones.baselines import one_image
-from src.detection_metrics import DetectionMetrics
-from src.optim import Schedule
-from src.tasks.base import Task
+from datamodules.detection.targets import to_original
+
+from ..backbones.baselines import one_image
+from ..metrics.detection import DetectionMetrics
+from ..optim import Schedule
+from .base import Task
 
 BOX_CELLS, MASK_CELLS = 7, 14  # sides of what the heads see of a region
 DETECTIONS = 100  # of an image that are kept, as many as COCO counts

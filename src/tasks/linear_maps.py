@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from datamodules.order import epoch_order
+from datamodules.core.order import epoch_order
 
 ROWS = 8192  # of features in float64 at a time
 

@@ -13,9 +13,10 @@ from torch.optim import SGD, Optimizer
 from torchmetrics import Metric
 
 from datamodules import Batch, ByteArray, DataSpec, UserError
-from src.runs import load_checkpoint
-from src.tasks.classification import Classification
-from src.tasks.linear_maps import solve_maps, train_maps
+
+from ..runs.folder import load_checkpoint
+from .classification import Classification
+from .linear_maps import solve_maps, train_maps
 
 
 class LinearProbe(Classification):

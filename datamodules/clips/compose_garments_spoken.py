@@ -1,0 +1,94 @@
+"""Garments of Fashion-MNIST moving while a prompt of language_id is spoken, composed here of what was prepared of both."""
+
+from __future__ import annotations
+
+import argparse
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from ..core.datamodule import SPLITS, SplitName, TensorSplit
+from ..core.order import hashed_seed
+from ..images.fashion_mnist import FASHION_CLASSES, FashionMNIST
+from ..sounds.language_id import LANGUAGES, RATE, LanguageId
+from ..sounds.sound import read_sound, sound_window
+from ..storage.shards import ShardReader, write_shards
+from .compose_dialpad import FPS, FRAMES, moving_picture
+from .media import encode_clip
+
+SIDE = 40
+SAMPLES = RATE * FRAMES // FPS
+CLASSES = tuple(f"see {name}" for name in FASHION_CLASSES) + tuple(f"hear {name}" for name in LANGUAGES.values())
+CLIPS = (6000, 500, 1000)  # train, val, test
+LICENCE = "Fashion-MNIST: MIT; prompts: CC BY 3.0 and CC BY-SA 3.0 (asterisk-core-sounds)"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--garments", type=Path, default=Path("data/fashion_mnist"), help="folder of fashion_mnist")
+    parser.add_argument("--prompts", type=Path, default=Path("data/language_id"), help="folder of language_id")
+    parser.add_argument("--clips", type=int, nargs=3, default=CLIPS, metavar=("TRAIN", "VAL", "TEST"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("data/garments_spoken"))
+    parser.add_argument("--workers", type=int, default=2)
+
+
+def prepare(options: argparse.Namespace) -> str:
+    # read here once, so that what is missing is said before any worker starts
+    parts = {
+        "fashion_mnist": FashionMNIST(str(options.garments)).fingerprint(),
+        "language_id": LanguageId(str(options.prompts)).fingerprint(),
+    }
+    write_shards(
+        options.out,
+        "garments_spoken",
+        {split: [(split, n) for n in range(count)] for split, count in zip(SPLITS, options.clips, strict=True)},
+        partial(compose_clip, garments=options.garments, prompts=options.prompts, seed=options.seed),
+        made_with={"clips": list(options.clips), "seed": options.seed, **parts},
+        licence=LICENCE,
+        workers=options.workers,
+    )
+    return f"{options.out}: {sum(options.clips):,} clips composed of {options.garments} and {options.prompts}"
+
+
+@cache
+def read_garments(folder: Path, split: SplitName) -> tuple[np.ndarray, np.ndarray]:
+    """Images (n, 28, 28) uint8 and labels (n,)."""
+    garments = FashionMNIST(str(folder)).make_split(split)
+    assert isinstance(garments, TensorSplit)
+    return garments.tensors["image"].numpy(), garments.tensors["target"].numpy()
+
+
+@cache
+def read_prompts(folder: Path, split: SplitName) -> tuple[ShardReader, list[list[int]]]:
+    """A split's reader and, for every language, the numbers of its prompts; silence is no speech."""
+    reader = LanguageId(str(folder)).reader(split)
+    languages = list(LANGUAGES)
+    numbers: list[list[int]] = [[] for _ in languages]
+    for number, key in enumerate(reader.keys):
+        code, _, name = key.partition("/")
+        if not name.startswith("silence/"):
+            numbers[languages.index(code)].append(number)
+    return reader, numbers
+
+
+def compose_clip(clip: tuple[SplitName, int], garments: Path, prompts: Path, seed: int) -> dict:
+    """One clip, named by its split and number, as a webdataset sample; its json says which garment and prompt it has."""
+    split, number = clip
+    rng = np.random.default_rng(hashed_seed("garments_spoken", seed, split, number))
+    images, labels = read_garments(garments, split)
+    reader, numbers = read_prompts(prompts, split)
+    seen, heard = int(rng.integers(len(FASHION_CLASSES))), int(rng.integers(len(LANGUAGES)))
+    garment = int(rng.choice(np.flatnonzero(labels == seen)))
+    prompt = int(rng.choice(numbers[heard]))
+    sound = sound_window(read_sound(reader.read(prompt)["wav"], RATE), SAMPLES, rng.uniform())
+    return {
+        "__key__": f"{split}-{number:06d}",
+        "mp4": encode_clip(moving_picture(images[garment], SIDE, rng), FPS, sound, RATE),
+        "json": {
+            "labels": [seen, len(FASHION_CLASSES) + heard],
+            "seconds": FRAMES / FPS,
+            "garment": garment,
+            "prompt": reader.keys[prompt],
+        },
+    }

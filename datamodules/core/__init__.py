@@ -1,0 +1,1 @@
+"""Byte arrays, the datamodule that all data sets share, order, and errors."""

@@ -1,0 +1,101 @@
+"""COCO annotation files: which objects are in which image, and the ids of the categories."""
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import UserError
+
+# COCO's 80 classes in the order of their ids, which run from 1 to 90 and leave ten out
+COCO_NAMES = """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
+parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie,
+suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis racket,
+bottle, wine glass, cup, fork, knife, spoon, bowl, banana, apple, sandwich, orange, broccoli, carrot, hot dog, pizza,
+donut, cake, chair, couch, potted plant, bed, dining table, toilet, tv, laptop, mouse, remote, keyboard, cell phone,
+microwave, oven, toaster, sink, refrigerator, book, clock, vase, scissors, teddy bear, hair drier, toothbrush"""
+COCO_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
+COCO_IDS = [number for number in range(1, 91) if number not in COCO_UNUSED]
+COCO_CATEGORIES = dict(zip(COCO_IDS, COCO_NAMES.replace("\n", " ").split(", "), strict=True))
+
+
+def annotation_file(folder: Path, name: str) -> Path:
+    """That of the images in folder/name."""
+    return folder / "annotations" / f"instances_{name}.json"
+
+
+class Instances:
+    """One annotation file. Images are in the order of their ids; those without annotations are there too.
+
+    path: DIR/annotations/instances_NAME.json, whose images lie in DIR/NAME.
+    categories: the category ids and names that it may use.
+    how_to_make: the command that makes the folder, for errors.
+    Raises UserError where the file is missing, is no JSON, lacks a field, or names an unknown category or image.
+    """
+
+    def __init__(self, path: Path, categories: Mapping[int, str], how_to_make: str) -> None:
+        try:
+            content = json.loads(path.read_text())
+        except FileNotFoundError as error:
+            raise UserError(f"{path} is missing: run `{how_to_make}`, or set --data.data_dir") from error
+        except ValueError as error:
+            raise UserError(f"{path} is not JSON ({error}): delete it and run `{how_to_make}`") from error
+        try:
+            check_categories(content, categories)
+            records = list_images(content)
+        except KeyError as error:
+            raise UserError(f"{path} is not a COCO annotation file: something in it has no {error}") from error
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{path} is not a COCO annotation file: {error}") from error
+        self.info = content.get("info", {})
+        self.files: list[str] = [record["file_name"] for record in records]
+        # one string of bytes instead of millions of objects, which worker processes would copy by counting references
+        packed = [pickle.dumps(record) for record in records]
+        self._packed, self._ends = b"".join(packed), np.cumsum([0] + [len(part) for part in packed])
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """id, file_name, height, width and objects (see `read_object`) of one image."""
+        return pickle.loads(memoryview(self._packed)[self._ends[number] : self._ends[number + 1]])
+
+
+def check_categories(content: dict, expected: Mapping[int, str]) -> None:
+    """Raises ValueError where a category has another id or name than expected, or an annotation is of another category."""
+    for category in content["categories"]:
+        number, name = category["id"], category["name"]
+        if expected.get(number) != name:
+            raise ValueError(
+                f"its category {number} is {name!r}, expected {expected.get(number)!r}: set --data.categories"
+            )
+    unknown = {annotation["category_id"] for annotation in content["annotations"]} - set(expected)
+    if unknown:
+        raise ValueError(f"annotations are of unknown categories {sorted(unknown)}: set --data.categories")
+
+
+def list_images(content: dict) -> list[dict[str, Any]]:
+    """One record per image, by id, with its objects. Raises ValueError where an id is there twice or is unknown."""
+    records = {}
+    for image in content["images"]:
+        if image["id"] in records:
+            raise ValueError(f"image {image['id']} is listed twice")
+        records[image["id"]] = {key: image[key] for key in ("id", "file_name", "height", "width")} | {"objects": []}
+    for annotation in content["annotations"]:
+        if annotation["image_id"] not in records:
+            raise ValueError(f"annotation {annotation['id']} is of image {annotation['image_id']}, which is not listed")
+        records[annotation["image_id"]]["objects"].append(read_object(annotation))
+    return [records[number] for number in sorted(records)]
+
+
+def read_object(annotation: dict) -> dict[str, Any]:
+    """An annotation with the box as x0, y0, x1, y1; the segmentation stays as it is, polygons, RLE or None."""
+    x, y, width, height = map(float, annotation["bbox"])
+    return {
+        "id": annotation["id"],
+        "box": (x, y, x + width, y + height),
+        "category": annotation["category_id"],
+        "crowd": bool(annotation.get("iscrowd", 0)),
+        "area": float(annotation.get("area", width * height)),
+        "segmentation": annotation.get("segmentation"),
+    }

@@ -1,0 +1,55 @@
+"""ImageNet as shards, from the folder that you have: train/CLASS/*.JPEG and val (see datamodules/image_folder.py)."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from ..core.errors import BadSampleError, UserError
+from ..storage.shards import write_shards
+from . import image_folder, transforms
+
+LICENCE = "ImageNet's terms of access: for non-commercial research and education"
+PICTURES_PER_SHARD = 2000
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", type=Path, required=True, help="the folder with train and val")
+    parser.add_argument("--out", type=Path, default=Path("data/imagenet"))
+    parser.add_argument(
+        "--side",
+        type=int,
+        help="scale the short side to this, such as 256, and encode anew; left out: files as they are",
+    )
+    parser.add_argument("--workers", type=int, default=2)
+
+
+def prepare(options: argparse.Namespace) -> str:
+    if not (options.source / "train").is_dir():
+        raise UserError(f"{options.source} has no train: give --source the folder with train/CLASS/*.JPEG and val")
+    classes = image_folder.class_names(options.source)
+    manifest = write_shards(
+        options.out,
+        "imagenet",
+        image_folder.list_splits(options.source, classes),
+        partial(make_sample, source=options.source, side=options.side, classes=classes),
+        made_with={"classes": classes, "side": options.side},
+        licence=LICENCE,
+        samples_per_shard=PICTURES_PER_SHARD,
+        workers=options.workers,
+    )
+    counts = [f"{entry['written']:,} {name}" for name, entry in manifest["splits"].items()]
+    unreadable = sum(entry["unreadable"] for entry in manifest["splits"].values())
+    return f"{options.out}: {' + '.join(counts)} pictures of {len(classes):,} classes, {unreadable:,} unreadable"
+
+
+def make_sample(picture: image_folder.Picture, source: Path, side: int | None, classes: list[str]) -> dict:
+    content = (source / picture.path).read_bytes()
+    try:
+        decoded = transforms.decode_image(content)
+    except BadSampleError as error:
+        raise BadSampleError(f"{picture.path} {error}") from error
+    if side is not None:
+        content = transforms.encode_jpeg(transforms.shrink(decoded, side))
+    return {"__key__": picture.key, "jpg": content, "json": {"label": picture.label, "class": classes[picture.label]}}

@@ -1,0 +1,63 @@
+"""ModelNet40 from a folder of CLASS/{train,test}/NAME.off: points sampled from 12,311 meshes"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+
+from ..core.errors import BadSampleError, UserError
+from ..core.order import hashed_seed
+from ..storage.shards import write_shards
+from .meshes import cloud_to_bytes, read_off, sample_surface
+from .modelnet40 import MODELNET40_CLASSES
+
+MESHES = {"train": 9843, "test": 2468}
+LICENCE = "ModelNet40: for academic use, the meshes belong to their authors"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("data/modelnet40"))
+    parser.add_argument("--source", type=Path, required=True, help="the folder that has airplane/train/*.off and so on")
+    parser.add_argument("--points", type=int, default=4096, help="of every cloud; training draws from them")
+    parser.add_argument("--workers", type=int, default=2)
+
+
+def prepare(options: argparse.Namespace) -> str:
+    splits = {split: find_meshes(options.source, split) for split in MESHES}
+    if not all(splits.values()):
+        raise UserError(
+            f"{options.source} has no airplane/train/*.off or no airplane/test/*.off, nor those of another class: give "
+            "--source the folder ModelNet40"
+        )
+    manifest = write_shards(
+        options.out,
+        "modelnet40",
+        splits,
+        partial(sample_mesh, source=options.source, points=options.points),
+        made_with={"points": options.points},
+        licence=LICENCE,
+        workers=options.workers,
+    )
+    counts = [
+        f"{entry['written']:,} {split} clouds of {entry['expected']:,} files ({MESHES[split]:,} in the full set)"
+        for split, entry in manifest["splits"].items()
+    ]
+    return f"{options.out}: {', '.join(counts)}; what could not be read is in manifest.json"
+
+
+def find_meshes(source: Path, split: str) -> list[str]:
+    """The OFF files of a split, relative to the source, classes in the order of their names."""
+    paths = [path for name in MODELNET40_CLASSES for path in sorted((source / name / split).glob("*.off"))]
+    return [path.relative_to(source).as_posix() for path in paths]
+
+
+def sample_mesh(mesh: str, source: Path, points: int) -> dict:
+    """One sample: key CLASS/NAME, points as npy (points, 3) float32."""
+    key = f"{mesh.partition('/')[0]}/{Path(mesh).stem}"
+    try:
+        vertices, faces = read_off((source / mesh).read_bytes())
+        cloud = sample_surface(vertices, faces, points, hashed_seed("cloud", key))
+    except BadSampleError as reason:
+        raise BadSampleError(f"{mesh} {reason}") from reason
+    return {"__key__": key, "npy": cloud_to_bytes(cloud), "json": {"file": mesh, "faces": len(faces)}}

@@ -1,0 +1,105 @@
+"""Asterisk's spoken prompts in five languages, from their Debian packages or a folder, for language identification."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from functools import partial
+from pathlib import Path
+
+from ..core.datamodule import SplitName
+from ..core.errors import BadSampleError, TooShort, UserError
+from ..core.order import hashed_seed
+from ..storage.debian import unpack
+from ..storage.shards import write_shards
+from .language_id import LANGUAGES, RATE
+from .sound import read_sound
+
+PACKAGES = tuple(f"asterisk-core-sounds-{code}-wav" for code in LANGUAGES)
+INSTALLED = Path("/usr/share/asterisk/sounds")
+LICENCE = "CC BY 3.0 and CC BY-SA 3.0, as the copyright files of asterisk-core-sounds say"
+HELD_OUT: dict[SplitName, float] = {"test": 0.2, "val": 0.1}  # shares of the prompts
+
+Prompt = tuple[str, str]  # language and name
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source", default="debian", help="debian (default), or a folder with en, es, fr, it and ru (or en_...) in it"
+    )
+    parser.add_argument("--out", type=Path, default=Path("data/language_id"))
+    parser.add_argument("--workers", type=int, default=2)
+
+
+def prepare(options: argparse.Namespace) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        if options.source != "debian":
+            source = Path(options.source)
+        elif len(language_folders(INSTALLED)) == len(LANGUAGES):
+            source = INSTALLED
+        else:
+            unpack(PACKAGES, Path(scratch))
+            source = Path(scratch) / INSTALLED.relative_to("/")
+        folders = language_folders(source)
+        if missing := [code for code in LANGUAGES if code not in folders]:
+            raise UserError(f"{source} has no folder {' or '.join(missing)}: give --source one with all five languages")
+        prompts = [
+            (code, str(path.relative_to(folder).with_suffix("")))
+            for code, folder in folders.items()
+            for path in sorted(folder.rglob("*.wav"))
+        ]
+        splits: dict[str, list[Prompt]] = {"train": [], "val": [], "test": []}
+        for prompt in prompts:
+            splits[split_of(prompt[1])].append(prompt)
+        manifest = write_shards(
+            options.out,
+            "language_id",
+            splits,
+            partial(make_sample, folders=folders),
+            made_with={"languages": list(LANGUAGES), "held_out": HELD_OUT},
+            licence=LICENCE,
+            workers=options.workers,
+        )
+    counts = ", ".join(f"{entry['written']:,} {name}" for name, entry in manifest["splits"].items())
+    short = sum(entry["too_short"] for entry in manifest["splits"].values())
+    unreadable = sum(entry["unreadable"] for entry in manifest["splits"].values())
+    return f"{options.out}: {len(prompts):,} prompts, {counts}, {short} empty, {unreadable} unreadable"
+
+
+def language_folders(source: Path) -> dict[str, Path]:
+    """The folder of every language that there is: named by its code, or by code, country and speaker."""
+    found = {}
+    for code in LANGUAGES:
+        # the bare code may be a link to one of the others
+        folders = [*sorted(source.glob(f"{code}_*")), source / code]
+        if folder := next((path for path in folders if path.is_dir()), None):
+            found[code] = folder
+    return found
+
+
+def split_of(name: str) -> SplitName:
+    """A prompt's split, by its name: the same in every language, whichever prompts there are."""
+    place = hashed_seed("language_id", name) / 2**63
+    for split, share in HELD_OUT.items():
+        if place < share:
+            return split
+        place -= share
+    return "train"
+
+
+def make_sample(prompt: Prompt, folders: dict[str, Path]) -> dict:
+    code, name = prompt
+    content = (folders[code] / f"{name}.wav").read_bytes()
+    key = f"{code}/{name}".replace(".", "_")
+    try:
+        seconds = len(read_sound(content, RATE)) / RATE
+    except BadSampleError as error:
+        raise BadSampleError(f"{key} {error}") from error
+    if not seconds:
+        raise TooShort(f"{key} has no samples")
+    label = list(LANGUAGES).index(code)
+    return {
+        "__key__": key,
+        "wav": content,
+        "json": {"label": label, "language": code, "prompt": name, "seconds": seconds},
+    }

@@ -1,0 +1,1 @@
+"""Shards, local and remote; worker processes; Debian's packages."""

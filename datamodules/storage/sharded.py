@@ -1,0 +1,28 @@
+"""The base of data sets that lie in shards."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..core.datamodule import ByteArrayDataModule, SplitName
+from . import shards
+
+
+class ShardedData(ByteArrayDataModule):
+    """Base of data sets in shards. A subclass sets `prepared_as`, the name by which `prepare` knows it, and `data_dir`."""
+
+    prepared_as: str
+    data_dir: Path
+
+    @property
+    def how_to_make(self) -> str:
+        return f"python -m datamodules.prepare {self.prepared_as} --out {self.data_dir}"
+
+    def manifest(self) -> dict:
+        return shards.read_manifest(self.data_dir, self.how_to_make)
+
+    def reader(self, name: SplitName) -> shards.ShardReader:
+        return shards.ShardReader(self.data_dir, self.manifest()["splits"][name]["shards"], self.how_to_make)
+
+    def fingerprint(self) -> str:
+        return shards.fingerprint(self.data_dir, self.manifest())

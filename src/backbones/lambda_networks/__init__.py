@@ -1,0 +1,7 @@
+"""The lambda layer and the networks made of it."""
+
+from .lambda_layer import LambdaLayer
+from .lambda_net import LambdaNet
+from .lambda_resnet import LambdaResNet
+
+__all__ = ["LambdaLayer", "LambdaNet", "LambdaResNet"]

@@ -1,0 +1,171 @@
+"""Lambda layers on any modality: one tower per modality, features joined."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
+
+from .lambda_layer import LambdaLayer
+
+
+class LambdaBlock(nn.Module):
+    """A ResNet bottleneck with a lambda layer where the 3x3 convolution stood, then average pooling where it strides
+    (LambdaNetworks, section 4)."""
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        stride: int,
+        key_depth: int,
+        heads: int,
+        grid: Sequence[int] | None,
+        scope: int | None = None,
+    ) -> None:
+        super().__init__()
+        width = max(heads, dim_out // 4 // heads * heads)
+        self.stride = stride
+        self.narrow = nn.Sequential(nn.Conv1d(dim, width, 1, bias=False), nn.BatchNorm1d(width), nn.ReLU())
+        if grid is not None and scope is not None:
+            self.mix = LambdaLayer(width, width, key_depth, heads, scope=(scope,) * len(grid))
+        else:
+            self.mix = LambdaLayer(width, width, key_depth, heads, grid=grid)
+        last = nn.BatchNorm1d(dim_out)
+        nn.init.zeros_(last.weight)  # a new block is the identity
+        self.widen = nn.Sequential(nn.BatchNorm1d(width), nn.ReLU(), nn.Conv1d(width, dim_out, 1, bias=False), last)
+        self.shortcut = nn.Identity() if dim == dim_out else nn.Conv1d(dim, dim_out, 1, bias=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """(B, dim, *grid) and its mask (B, *grid) to (B, dim_out, *grid / stride) and its mask."""
+        y = on_elements(self.narrow, x)
+        y = pool(self.mix(y, mask=mask), self.stride)
+        if mask is not None:
+            mask = pool(mask[:, None].float(), self.stride)[:, 0] > 0
+        return F.relu(on_elements(self.shortcut, pool(x, self.stride)) + on_elements(self.widen, y)), mask
+
+
+def on_elements(layer: nn.Module, x: Tensor) -> Tensor:
+    """Apply a layer for (B, C, M) to (B, C, *grid)."""
+    return layer(x.flatten(2)).unflatten(2, x.shape[2:])
+
+
+def pool(x: Tensor, stride: int) -> Tensor:
+    """Average over blocks of `stride` cells along every axis, borders counted by what they hold."""
+    if stride == 1:
+        return x
+    pools = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
+    block = tuple(min(stride, length) for length in x.shape[2:])
+    return pools[x.dim() - 2](x, block, block, ceil_mode=True)
+
+
+class LambdaNet(nn.Module):
+    """One tower of lambda blocks per modality: 1-D on sound, 2-D on images, 3-D on video, content-only on sets.
+
+    patch: cells along each axis that are merged into one before the first block, for each modality; 1 if left out.
+    widths: channels of each stage; the grid is halved between stages.
+    blocks_per_stage, key_depth, heads: of the lambda blocks.
+    scope: cells along each axis, an odd number, whose places a query knows; all if left out. Sets have no places.
+    """
+
+    def __init__(
+        self,
+        data_spec: DataSpec,
+        patch: dict[str, int] | None = None,
+        widths: Sequence[int] = (128, 256),
+        blocks_per_stage: int = 2,
+        key_depth: int = 16,
+        heads: int = 4,
+        scope: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_features = widths[-1]
+        self.elements = sum(modality.elements for modality in data_spec.modalities.values())
+        self.towers = nn.ModuleDict(
+            {
+                name: Tower(modality, (patch or {}).get(name, 1), widths, blocks_per_stage, key_depth, heads, scope)
+                for name, modality in data_spec.modalities.items()
+            }
+        )
+
+    def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
+        """Byte arrays to the features of all towers, each averaged over its elements: (B, modalities, D)."""
+        return torch.stack([tower(inputs[name]) for name, tower in self.towers.items()], dim=1)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """What is sharded one by one."""
+        towers: Any = self.towers.values()
+        return [block for tower in towers for block in tower.blocks]
+
+    def receptive_field(self) -> int:
+        """Elements that the first lambda layer's units can see: all of their modality's; of all modalities together."""
+        return self.elements
+
+
+class Tower(nn.Module):
+    """Lambda blocks on one modality, its elements averaged: (B, D)."""
+
+    def __init__(
+        self,
+        modality: ModalitySpec,
+        patch: int,
+        widths: Sequence[int],
+        blocks_per_stage: int,
+        key_depth: int,
+        heads: int,
+        scope: int | None,
+    ) -> None:
+        super().__init__()
+        self.patch, self.grid = patch, modality.grid
+        grid = None if modality.grid is None else tuple(ceil(length / patch) for length in modality.grid)
+        cells = 1 if modality.grid is None else patch ** len(modality.grid)
+        dim = widths[0]
+        self.embed = nn.Sequential(
+            nn.Conv1d((modality.channels + modality.position_channels) * cells, dim, 1, bias=False),
+            nn.BatchNorm1d(dim),
+            nn.ReLU(),
+        )
+        blocks = []
+        for stage, width in enumerate(widths):
+            for block in range(blocks_per_stage):
+                stride = 2 if stage and block == 0 and grid is not None else 1
+                blocks.append(LambdaBlock(dim, width, stride, key_depth, heads, grid, scope))
+                dim = width
+                grid = None if grid is None else tuple(ceil(length / stride) for length in grid)
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(self, byte_array: ByteArray) -> Tensor:
+        x, mask = byte_array.concat().transpose(1, 2), byte_array.mask
+        if byte_array.grid != self.grid:
+            raise UserError(f"LambdaNet was built for grid {self.grid}, the batch has {byte_array.grid}")
+        if self.grid is not None:
+            x = merge_cells(x.unflatten(2, self.grid), self.patch)
+            if mask is not None:
+                mask = merge_cells(mask[:, None].float().unflatten(2, self.grid), self.patch).amax(1) > 0
+        x = on_elements(self.embed, x)
+        for block in self.blocks:
+            x, mask = block(x, mask)
+        if mask is None:
+            return x.flatten(2).mean(dim=-1)
+        real = mask.flatten(1)[:, None]
+        return (x.flatten(2) * real).sum(-1) / real.sum(-1).clamp(min=1)
+
+
+def merge_cells(x: Tensor, patch: int) -> Tensor:
+    """(B, C, *grid) to (B, C * patch^d, *grid / patch), zeros where the grid does not divide."""
+    if patch == 1:
+        return x
+    b, c, *grid = x.shape
+    missing = [-length % patch for length in grid]
+    x = F.pad(x, [side for gap in reversed(missing) for side in (0, gap)])
+    split = [n for length in x.shape[2:] for n in (length // patch, patch)]
+    axes = len(grid)
+    x = x.reshape(b, c, *split).permute(0, 1, *range(3, 3 + 2 * axes, 2), *range(2, 2 + 2 * axes, 2))
+    return x.reshape(b, c * patch**axes, *x.shape[2 + axes :])

@@ -1,0 +1,5 @@
+"""The Perceiver."""
+
+from .perceiver import Perceiver
+
+__all__ = ["Perceiver"]

@@ -1,0 +1,192 @@
+"""The iterative Perceiver (Jaegle et al. 2021, arXiv 2103.03206)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from datamodules import ByteArray, DataSpec, UserError
+
+from .attention import CrossAttend, SelfAttend
+from .reading import Elements, Plan, prepare, reading_plan, reading_weights
+
+LEARNED_POSITION_CHANNELS = 128  # appendix D
+MODALITY_CHANNELS = 4  # of the learned modality vector on the widest modality, as AudioSet's video has (section 4.2)
+
+
+class Perceiver(nn.Module):
+    """Latents that read a byte array again and again, with a latent transformer after each read.
+
+    num_latents, latent_dim: N and D of the latent array.
+    cross_attends: iterations, each one cross-attend and one latent transformer.
+    self_attends_per_block: self-attends of a latent transformer.
+    cross_heads, self_heads: attention heads.
+    widening: hidden width of the MLPs over their input width.
+    cross_weights, latent_weights: the number of the weight set that each iteration uses. [0, 1, 1, 1] is the paper's
+        sharing of cross-attends, [0, 0, 0, 0] of latent transformers, [0, 1, 2, 3] shares nothing; None leaves that
+        iteration without one (appendix's ablations: all cross-attends at the start, or fewer than latent
+        transformers). The paper's sharing if left out.
+    positions: `fourier` takes those of the byte array, `learned` puts 128 learned channels per element in their place.
+    modality_dropout: for each modality the share of training examples for which it is hidden.
+    checkpointing: keep only each block's input for the backward pass and compute the rest again: less memory, more time.
+    """
+
+    def __init__(
+        self,
+        data_spec: DataSpec,
+        num_latents: int = 512,
+        latent_dim: int = 1024,
+        cross_attends: int = 8,
+        self_attends_per_block: int = 6,
+        cross_heads: int = 1,
+        self_heads: int = 8,
+        widening: int = 1,
+        cross_weights: Sequence[int | None] | None = None,
+        latent_weights: Sequence[int | None] | None = None,
+        positions: Literal["fourier", "learned"] = "fourier",
+        modality_dropout: dict[str, float] | None = None,
+        checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if latent_dim % self_heads:
+            raise UserError(f"latent_dim {latent_dim} does not divide by self_heads {self_heads}: change one")
+        self.num_features = latent_dim
+        self.checkpointing = checkpointing
+        self.rows = num_latents * cross_heads  # what one cross-attend asks of the elements
+        self.modalities = list(data_spec.modalities)
+        self.cross_weights = weight_sets("cross_weights", cross_weights, [0] + [1] * (cross_attends - 1))
+        self.latent_weights = weight_sets("latent_weights", latent_weights, [0] * cross_attends)
+        self.modality_dropout = modality_dropout or {}
+        unknown = set(self.modality_dropout) - set(data_spec.modalities)
+        if unknown:
+            raise UserError(f"modality_dropout names {sorted(unknown)}, the data have {list(data_spec.modalities)}")
+        self.positions = nn.ParameterDict()
+        widths = {}
+        for name, modality in data_spec.modalities.items():
+            widths[name] = modality.channels + modality.position_channels
+            if positions == "learned":
+                self.positions[name] = truncated_normal(modality.elements, LEARNED_POSITION_CHANNELS)
+                widths[name] = modality.channels + LEARNED_POSITION_CHANNELS
+        several = len(widths) > 1
+        input_dim = max(widths.values()) + (MODALITY_CHANNELS if several else 0)
+        self.modality_vectors = nn.ParameterDict(
+            {name: truncated_normal(input_dim - width) for name, width in widths.items()} if several else {}
+        )
+        self.latents = truncated_normal(num_latents, latent_dim)
+        self.cross = nn.ModuleList(
+            CrossAttend(latent_dim, input_dim, cross_heads, widening) for _ in range(count_sets(self.cross_weights))
+        )
+        self.transformers = nn.ModuleList(
+            nn.Sequential(*(SelfAttend(latent_dim, self_heads, widening) for _ in range(self_attends_per_block)))
+            for _ in range(count_sets(self.latent_weights))
+        )
+        self.channels = input_dim
+        self.num_elements = sum(modality.elements for modality in data_spec.modalities.values())
+
+    def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
+        """Byte arrays of the data spec's modalities to latents (B, N, D)."""
+        segments, chunk = self.segments(inputs)
+        latents = self.latents.expand(len(segments[0].values), -1, -1)
+        for cross_attend, transformer in self.iterations():
+            if cross_attend is not None:
+                latents = self.run(cross_attend, latents, segments, chunk)
+            for self_attend in transformer or ():
+                latents = self.run(self_attend, latents)
+        return latents
+
+    @property
+    def reads(self) -> int:
+        """Cross-attends, those of all iterations."""
+        return sum(number is not None for number in self.cross_weights)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """What is sharded one by one."""
+        return [*self.cross, *(block for transformer in self.transformers for block in transformer.children())]
+
+    def iterations(self) -> Iterator[tuple[Any, Any]]:
+        """The cross-attend and the latent transformer of every iteration, by the numbers of their weight sets; or None."""
+        for cross_set, latent_set in zip(self.cross_weights, self.latent_weights, strict=True):
+            yield (
+                None if cross_set is None else self.cross[cross_set],
+                None if latent_set is None else self.transformers[latent_set],
+            )
+
+    def run(self, block: nn.Module, *args: Any) -> Any:
+        """A block; with checkpointing it keeps only its input and is computed again in the backward pass."""
+        if self.checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
+
+    @torch.no_grad()
+    def attention_maps(self, inputs: dict[str, ByteArray], iterations: Sequence[int] = (0, -1)) -> dict[str, Tensor]:
+        """What the latents look at: for each modality the cross-attention weights of the chosen iterations on its grid,
+        (B, iterations, heads, N, *grid), or (..., M) for sets. Over all modalities a latent's weights add up to 1.
+        Iterations without a cross-attend are not counted."""
+        segments, chunk = self.segments(inputs)
+        latents = self.latents.expand(len(segments[0].values), -1, -1)
+        looked: list[Tensor] = []
+        for cross_attend, transformer in self.iterations():
+            if cross_attend is not None:
+                looked.append(cross_attend.ask(latents))
+                latents = cross_attend(latents, segments, chunk)
+            latents = latents if transformer is None else transformer(latents)
+        weights = torch.stack([reading_weights(looked[i % len(looked)], segments) for i in iterations], dim=1)
+        parts = weights.split([s.values.shape[1] for s in segments], dim=-1)
+        grids = [inputs[name].grid for name in self.modalities]
+        return {
+            name: part if grid is None else part.unflatten(-1, grid)
+            for name, part, grid in zip(self.modalities, parts, grids, strict=True)
+        }
+
+    def segments(self, inputs: dict[str, ByteArray]) -> tuple[list[Elements], int]:
+        """The elements of all modalities, ready for all cross-attends, and how many to read at a time."""
+        first = next(iter(inputs.values())).values
+        plan = reading_plan(len(first), self.num_elements, self.rows, self.channels, first.dtype, first.device)
+        return [self.elements(name, inputs[name], plan) for name in self.modalities], plan.chunk
+
+    def elements(self, name: str, byte_array: ByteArray, plan: Plan) -> Elements:
+        """A modality's elements: values, positions (the byte array's or learned ones) and, where there are several
+        modalities, the learned vector that pads all to one width (section 4.2)."""
+        positions = self.positions[name] if name in self.positions else byte_array.positions
+        vector = self.modality_vectors[name] if name in self.modality_vectors else None
+        return prepare(byte_array.values, positions, vector, self.mask_of(name, byte_array), plan)
+
+    def mask_of(self, name: str, byte_array: ByteArray) -> Tensor | None:
+        """The byte array's mask, with modality dropout while training."""
+        share = self.modality_dropout.get(name, 0.0)
+        if not self.training or share == 0:
+            return byte_array.mask
+        batch, elements = byte_array.values.shape[:2]
+        kept = (torch.rand(batch, 1, device=byte_array.values.device) >= share).expand(batch, elements)
+        return kept if byte_array.mask is None else kept & byte_array.mask
+
+    def receptive_field(self) -> int:
+        """Elements that the first layer's units can see: all (table 2)."""
+        return self.num_elements
+
+
+def truncated_normal(*shape: int) -> nn.Parameter:
+    """Learned arrays start from a truncated normal, standard deviation 0.02, cut at 2 (appendix)."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02, a=-2.0, b=2.0))
+
+
+def weight_sets(option: str, chosen: Sequence[int | None] | None, default: list[int]) -> list[int | None]:
+    """Weight-set numbers, checked: one per iteration or None, and every number up to the highest used."""
+    sets: list[int | None] = list(default if chosen is None else chosen)
+    if len(sets) != len(default):
+        raise UserError(f"{option} {sets} has {len(sets)} entries for {len(default)} cross_attends: give one for each")
+    used = {number for number in sets if number is not None}
+    if not used:
+        raise UserError(f"{option} {sets} names no weight set: number them 0, 1, 2, ...")
+    if used != set(range(len(used))):
+        raise UserError(f"{option} {sets} leaves out a number: number the weight sets 0, 1, 2, ...")
+    return sets
+
+
+def count_sets(sets: list[int | None]) -> int:
+    return len(set(sets) - {None})

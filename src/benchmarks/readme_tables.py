@@ -1,0 +1,194 @@
+"""Write the tables of README.md and docs/ from the CSV files in results/: `python -m src.benchmarks.readme_tables`.
+
+A table stands between the lines `<!-- table NAME -->` and `<!-- end -->`; NAME is one of `TABLES`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from datamodules import UserError
+
+from ..config.command import Parser, run_command
+from ..config.error_messages import suggest
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/*.md")
+PLACE = re.compile(r"(<!-- table (?P<name>\S+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
+DESCRIPTION = """Write the tables of README.md and docs/*.md anew from the CSV files in results/. With --check nothing is
+written: exit code 1 if a table differs."""
+
+
+def main(args: list[str] | None = None) -> list[Path]:
+    """Returns the pages that differed."""
+    parser = Parser("python -m src.benchmarks.readme_tables", description=DESCRIPTION, allow_abbrev=False)
+    parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 if a table differs")
+    options = parser.parse_args(args)
+    changed = []
+    for page in (path for pattern in PAGES for path in sorted(ROOT.glob(pattern))):
+        text = page.read_text()
+        new = rewritten(text)
+        if new != text:
+            changed.append(page)
+            print(f"{page.relative_to(ROOT)}: {'tables differ from results/' if options.check else 'written'}")
+            if not options.check:
+                page.write_text(new)
+    if options.check and changed:
+        raise SystemExit(1)
+    return changed
+
+
+def rewritten(page: str) -> str:
+    """A page with all its tables made anew."""
+
+    def table(found: re.Match[str]) -> str:
+        name = found["name"]
+        if name not in TABLES:
+            raise UserError(f"no table is called {name!r}{suggest(name, TABLES)}")
+        return f"{found[1]}{TABLES[name]()}{found[4]}"
+
+    return PLACE.sub(table, page)
+
+
+def read(name: str, of: str = "") -> pd.DataFrame:
+    """The committed CSV of a benchmark, or of a suite's cells (of: `_cells`), whatever the hardware in its name."""
+    files = [
+        f for f in sorted(ROOT.glob("results/*.csv")) if re.fullmatch(rf"{name}_[a-z0-9-]+-threads{of}.csv", f.name)
+    ]
+    if not files:
+        raise UserError(f"results/ has no {name}_HARDWARE{of}.csv: make it with src.benchmark or src.compare --csv")
+    return pd.read_csv(files[-1])
+
+
+def markdown(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    lines = [list(head), *(list(map(str, row)) for row in rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def seconds(value: float) -> str:
+    return f"{value:.3g} s"
+
+
+def side_by_side(name: str, labels: dict[str, str], time_ratio: str, memory_ratio: str) -> str:
+    """Ours beside the faster of the others at every shape, the time and the memory of a training step."""
+    frame, rows = read(name), []
+    for shape, label in labels.items():
+        cases = {case["implementation"]: case for case in frame[frame["shape"] == shape].to_dict("records")}
+        ours, again = cases.pop("ours"), cases.pop("ours, checkpointed", None)
+        best = min(case["forward_backward_s"] for case in cases.values())
+        row = [label, seconds(ours["forward_backward_s"]), seconds(best)]
+        row += [f"{case[memory_ratio]:.2f}" for case in (ours, again) if case]
+        rows.append([*row[:3], f"{ours[time_ratio]:.2f}", *row[3:]])
+    head = ["shape", "ours", "best peer", "time", "memory of a step"]
+    return markdown([*head, "with checkpointing"][: len(rows[0])], rows)
+
+
+def perceiver() -> str:
+    labels = {
+        "small": "small: 32 x 784 elements, 64 latents of 128",
+        "audioset": "AudioSet: 13,024 elements, 512 latents of 1024",
+        "imagenet": "ImageNet: 50,176 elements, 512 latents of 1024",
+    }
+    return side_by_side("perceiver", labels, "forward_backward_ratio", "memory_ratio")
+
+
+def scaling() -> str:
+    frame = read("scaling")
+    last = frame.groupby("model", sort=False).last()
+    rows = [
+        [model, f"{row.elements:,.0f}", f"N^{row.step_s_exponent:.2f}", f"N^{row.peak_mib_exponent:.2f}"]
+        for model, row in last.iterrows()
+    ]
+    return markdown(["model", "measured up to", "time grows as", "memory grows as"], rows)
+
+
+def lambda_peers() -> str:
+    shapes = {"16x16 global": "16x16, global", "32x32 global": "32x32, global"}
+    shapes |= {"32x32 r=23": "32x32, scope 23", "56x56 r=23": "56x56, scope 23"}
+    shapes |= {"64 on 56x56 global": "64 channels, 56x56, global", "64 on 56x56 7": "64 channels, 56x56, scope 7"}
+    return side_by_side("lambda_peers", shapes, "time_ratio", "memory_ratio")
+
+
+def lambda_networks() -> str:
+    rows = [
+        [row["network"], f"{row['parameters'] / 1e6:.1f} M", seconds(row["forward_backward_s"]), f"{row['ratio']:.2f}"]
+        for row in read("lambda_networks").to_dict("records")
+    ]
+    return markdown(["network", "parameters without head", "step", "of ResNet-50's"], rows)
+
+
+def lambda_efficientnet() -> str:
+    frame = read("lambda_efficientnet")
+    rows = []
+    for ours, other in zip(frame.iloc[::2].itertuples(), frame.iloc[1::2].itertuples(), strict=True):
+        row = [f"{ours.network} at {ours.side}", f"{ours.published_top1} %", f"{other.network} at {other.side}"]
+        rows.append([*row, f"{other.published_top1} %", f"{ours.forward_backward_speedup:.2f} times as fast"])
+    return markdown(["network", "published", "EfficientNet", "published", "training, here"], rows)
+
+
+def overhead() -> str:
+    frame = read("overhead").dropna(subset="step_s")
+    rows = [[row["case"], f"{1000 * row['step_s']:.1f} ms", f"{row['ratio']:.3f}"] for row in frame.to_dict("records")]
+    return markdown(["step", "median", "of the bare loop's"], rows)
+
+
+def processes() -> str:
+    frame = read("overhead").dropna(subset="samples_per_s")
+    rows = [[row["case"], f"{row['samples_per_s']:.0f}", f"{row['gain']:.2f}"] for row in frame.to_dict("records")]
+    return markdown(["case", "samples/s", "of one process"], rows)
+
+
+def suite(name: str, metrics: dict[str, str]) -> Callable[[], str]:
+    """A suite's cells: means over seeds with 95 % intervals. metrics: of the CSV, with headings."""
+
+    def table() -> str:
+        frame = read(name, "_cells").dropna(axis=1, how="all")
+        minus = [f"minus {frame['against'].iloc[0]}"] if "difference_seeds" in frame else []  # one cell: from none
+        head = ["cell", "seeds", *metrics.values(), *minus, "parameters"]
+        return markdown(head, (suite_row(row, list(metrics)) for _, row in frame.iterrows()))
+
+    return table
+
+
+def suite_row(row: pd.Series, metrics: list[str]) -> list[str]:
+    found = [str(row["cell"]), str(row["seeds"])]
+    found += [interval(row[f"{metric}"], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in metrics]
+    if "difference_seeds" in row:
+        found.append(interval(row["difference_seeds"], row["difference_seeds_low"], row["difference_seeds_high"], "+"))
+    return [*found, f"{row['parameters'] / 1e6:.2f} M"]
+
+
+def interval(mean: float, low: float, high: float, sign: str = "") -> str:
+    """In percent: 70.5 ± 7.5; without ± where there is one seed."""
+    if pd.isna(mean):
+        return ""
+    text = f"{100 * mean:{sign}.1f}"
+    return text if pd.isna(low) else f"{text} ± {50 * (high - low):.1f}"
+
+
+TOP1 = {"top1": "top-1, %"}
+TABLES: dict[str, Callable[[], str]] = {
+    "perceiver": perceiver,
+    "scaling": scaling,
+    "lambda_peers": lambda_peers,
+    "lambda_networks": lambda_networks,
+    "lambda_efficientnet": lambda_efficientnet,
+    "overhead": overhead,
+    "processes": processes,
+    "digits_ablations": suite("digits_ablations", TOP1),
+    "permuted_fashion_mnist": suite("permuted_fashion_mnist", TOP1),
+    "garments_spoken": suite("garments_spoken", {"map": "mAP, %"}),
+    "language_id": suite("language_id", TOP1),
+    "furniture": suite("furniture", TOP1),
+    "probe": suite("probe", {"top1": "trained map, top-1, %", "ridge_top1": "closed form, top-1, %"}),
+    "composed": suite("composed", {"map_50": "box AP50, %", "segm_map_50": "mask AP50, %"}),
+}
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,1 @@
+"""Configs and commands: parsing, trust, and errors in one line."""

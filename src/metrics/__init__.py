@@ -1,0 +1,1 @@
+"""Metrics, and the one registry of their names, units and directions."""

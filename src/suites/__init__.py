@@ -1,0 +1,1 @@
+"""Suites: their definition, and where their runs take place."""

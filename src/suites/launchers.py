@@ -1,0 +1,119 @@
+"""Where the runs of a suite take place: here, one or several at a time; on Ray; as arrays of SLURM jobs. Each is a process
+of its own that goes on where an earlier one was stopped."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from datamodules import UserError
+
+from ..training.progress import clock
+
+SBATCH = Path("configs/slurm/run.sbatch")
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run to make: its number in the suite, its name, what src.fit is told, and where its output is kept when others
+    write at the same time."""
+
+    number: int
+    name: str
+    options: list[str]
+    log: Path
+
+    @property
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "src.fit", *self.options]
+
+
+def run_here(works: list[Work], jobs: int) -> Iterator[tuple[Work, int]]:
+    """Every piece of work with its exit status, as they finish. One at a time writes to the terminal; several at a time
+    share the cores and write to their logs."""
+    if jobs == 1:
+        for work in works:
+            print(work.name, flush=True)
+            yield work, subprocess.run(work.command, check=False).returncode
+        return
+    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)), **os.environ}
+
+    def run(work: Work) -> int:
+        work.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(work.log, "w") as log:
+            return subprocess.run(work.command, stdout=log, stderr=log, env=environment, check=False).returncode
+
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(run, work): work for work in works}
+        yield from report(((running[done], done.result()) for done in as_completed(running)), len(works))
+
+
+def run_on_ray(works: list[Work], cpus: float, gpus: float) -> Iterator[tuple[Work, int]]:
+    """The same on a Ray cluster: that of RAY_ADDRESS, else one of this machine alone. Its machines see this folder."""
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("Ray is not installed: `pip install .[ray]`, or leave --on ray out") from error
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, configure_logging=False)
+    folder = os.getcwd()
+
+    def run(command: list[str], log_file: str) -> int:
+        import subprocess
+        from pathlib import Path
+
+        log_path = Path(folder, log_file)
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with log_path.open("w") as log:
+            return subprocess.run(command, cwd=folder, stdout=log, stderr=log, check=False).returncode
+
+    remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=3)(run)
+    running = {remote.remote(work.command, str(work.log)): work for work in works}
+
+    def finished() -> Iterator[tuple[Work, int]]:
+        while running:
+            [done], _ = ray.wait(list(running), num_returns=1)
+            work = running.pop(done)
+            try:
+                yield work, ray.get(done)
+            except ray.exceptions.RayError as error:  # its machine is gone, three times
+                print(f"{work.name}: {error}", file=sys.stderr)
+                yield work, 1
+
+    yield from report(finished(), len(works))
+
+
+def submit_to_slurm(waves: list[list[Work]], suite_options: list[str], sbatch_options: str) -> list[str]:
+    """One array of jobs for each wave, which waits for the one before it; returns their ids."""
+    jobs: list[str] = []
+    for works in waves:
+        numbers = ",".join(str(work.number) for work in works)
+        after = [f"--dependency=afterany:{jobs[-1]}"] if jobs else []
+        command = ["sbatch", "--parsable", f"--array={numbers}", *after, *shlex.split(sbatch_options)]
+        command += [str(SBATCH), "src.suite", *suite_options]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError as error:
+            raise UserError("sbatch is not installed here: submit from a machine of the cluster") from error
+        if done.returncode:
+            raise UserError(f"sbatch refused the jobs ({done.stderr.strip()}): change --sbatch")
+        jobs.append(done.stdout.strip().partition(";")[0])
+        print(f"job {jobs[-1]}: {len(works)} runs")
+    return jobs
+
+
+def report(finished: Iterable[tuple[Work, int]], total: int) -> Iterator[tuple[Work, int]]:
+    """A line for each that finishes, with the time left."""
+    began = monotonic()
+    for number, (work, status) in enumerate(finished, start=1):
+        left = clock((monotonic() - began) / number * (total - number))
+        state = "done" if status == 0 else f"broke, see {work.log}"
+        print(f"{number}/{total}  {work.name}: {state}, {left} left", flush=True)
+        yield work, status
