@@ -9,6 +9,7 @@ from .core.errors import BadSampleError, UserError
 from .core.flatten import Flatten, GridModality
 from .detection.coco import Coco
 from .detection.composed import Composed
+from .diabetes import Diabetes
 from .images.digits import Digits
 from .images.fashion_mnist import FashionMNIST
 from .images.imagenet import ImageNet
@@ -26,6 +27,7 @@ __all__ = [
     "Coco",
     "Composed",
     "DataSpec",
+    "Diabetes",
     "Dialpad",
     "Digits",
     "FashionMNIST",

@@ -1,4 +1,4 @@
-"""What the commands share: the options, how a config becomes model, data and trainer, and how a user's mistake ends."""
+"""What the commands with a config share: their options, and how a config becomes model, data, trainer and run folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import lightning as L
 import yaml
-from jsonargparse import set_parsing_settings
+from jsonargparse import get_loader, set_loader, set_parsing_settings
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -20,16 +20,34 @@ from lightning.pytorch.strategies import Strategy
 
 from datamodules import ByteArrayDataModule, UserError
 
+from .config.class_paths import with_current_class_paths
 from .config.trust import check_configs
+from .metrics.logged import metrics_of
+from .metrics.registry import main_metric
+from .runs.environment import peak_memory
 from .runs.folder import Run, load_checkpoint
+from .runs.results import Results
 from .runs.wandb_logger import PatientWandbLogger
-from .training.checkpointing import Recovery
+from .suites.entry import suite_entry
+from .tasks.base import Task
+from .training.checkpointing import Checkpointing
 from .training.energy import Energy
 from .training.progress import RunProgress, Throughput
 from .training.strategies import FullyShard, make_strategy
 
 # DataSpec is handed over whole, from the datamodule; its fields are no options
 set_parsing_settings(subclasses_enabled=["is_pure_dataclass"])
+
+
+plain_yaml = get_loader("yaml")
+
+
+def load_yaml(text: str) -> Any:
+    """What a config file, or an option's value, holds."""
+    return with_current_class_paths(plain_yaml(text))
+
+
+set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
 class ByteBenchCLI(LightningCLI):
@@ -41,7 +59,7 @@ class ByteBenchCLI(LightningCLI):
     def __init__(self, args: Sequence[str], description: str, recording: bool = True) -> None:
         self.recording = recording
         super().__init__(
-            L.LightningModule,
+            Task,
             ByteArrayDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -73,7 +91,10 @@ class ByteBenchCLI(LightningCLI):
             default=[],
             help="packages besides ByteBench's own that configs may name code of",
         )
-        parser.add_argument("--tags", type=list[str], default=[], help="W&B's tags")
+        parser.add_argument(
+            "--suite", help="the suite file that the run belongs to: its published figures are recorded"
+        )
+        parser.add_argument("--tags", type=list[str], default=[], help="tags in W&B")
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("data.spec", "model.init_args.data_spec", apply_on="instantiate")
 
@@ -85,6 +106,7 @@ class ByteBenchCLI(LightningCLI):
         seed = self.config["seed_everything"]
         self.wandb_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # a sweep has named it
         self.run = Run(Path(self.config["runs_dir"], self.config["experiment"], self.config["cell"], f"seed{seed}"))
+        self.suite = suite_entry(self.config["suite"], self.config["cell"]) if self.config["suite"] else None
         super().instantiate_classes()
         if self.config["compile"]:
             self.model.backbone.compile()
@@ -101,10 +123,9 @@ class ByteBenchCLI(LightningCLI):
         self.throughput, self.energy = Throughput(), Energy()
         callbacks += [self.throughput, self.energy]
         saving = config.pop("enable_checkpointing") is not False  # Lightning's own would save beside ours
-        self.recovery = Recovery(self.run.folder / "checkpoints", self.model.monitor, saving)
-        callbacks.append(self.recovery)
-        self.averaging = [callback for callback in callbacks if isinstance(callback, WeightAveraging)]
-        check_averaging(config["strategy"], self.averaging)
+        self.checkpointing = Checkpointing(self.run.folder / "checkpoints", self.model.monitor, saving)
+        callbacks.append(self.checkpointing)
+        check_averaging(config["strategy"], callbacks)
         config.update(default_root_dir=str(self.run.folder), logger=[*loggers, *self.loggers()], callbacks=callbacks)
         return L.Trainer(**config, **kwargs)
 
@@ -128,8 +149,26 @@ class ByteBenchCLI(LightningCLI):
             ),
         ]
 
+    def open_run(self) -> Path | None:
+        """Begin the run folder, or resume it with --resume auto; returns the checkpoint to resume from, if there is one."""
+        config, data = self.full_config(), {**self.datamodule.describe(), "spec": self.datamodule.spec.to_dict()}
+        checkpoint = self.run.newest_checkpoint() if self.config["resume"] else None
+        if checkpoint is None:
+            self.run.begin(config, data, self.wandb_id)
+        else:
+            self.run.check_unchanged(self.config_of_run(), config, data)
+            self.run.resume(self.wandb_id)
+            self.restore_metrics(checkpoint)
+        return checkpoint
+
+    def config_of_run(self) -> dict:
+        """The config that the run began with, as today's parser completes it."""
+        began = self.plain(self.parser.parse_object(self.run.config()))
+        began["model"]["init_args"]["data_spec"] = self.datamodule.spec.to_dict()  # data.json has what it was
+        return began
+
     def restore_metrics(self, checkpoint: Path) -> None:
-        """Put back into metrics.csv, which the logger begins anew, what was logged up to a checkpoint."""
+        """Put back into metrics.csv, which the logger starts anew, what was logged up to a checkpoint."""
         step = load_checkpoint(checkpoint)["global_step"]
         with open(self.run.folder / "metrics.csv", newline="") as file:
             rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
@@ -137,18 +176,48 @@ class ByteBenchCLI(LightningCLI):
             self.csv.experiment.log_metrics({k: v for k, v in row.items() if v != "" and k != "step"}, int(row["step"]))
         self.csv.save()
 
+    def results(self) -> Results:
+        """What the run measured, after training and testing."""
+        model, data, trainer = self.model, self.datamodule, self.trainer
+        validated = metrics_of(trainer, "val") or self.checkpointing.validated  # restored, where only the test was left
+        metrics = {"val": validated, "test": metrics_of(trainer, "test")}
+        return Results(
+            experiment=self.config["experiment"],
+            cell=self.config["cell"],
+            seed=self.config["seed_everything"],
+            metrics=metrics,
+            main_metric=main_metric(metrics["test"]),
+            metric_definition=model.test_metrics.definition,
+            parameters=model.num_parameters,
+            flops_per_example=model.flops_per_example,
+            train_samples_per_second=self.throughput.samples_per_second,
+            epochs=trainer.current_epoch,
+            steps=trainer.global_step,
+            peak_memory=peak_memory(),
+            wall_time_seconds=self.throughput.wall_time,
+            bad_samples=len(data.bad_samples),
+            energy_joules=self.energy.total,
+            energy_of=sorted(self.energy.joules),
+            suite=self.suite,
+        )
+
     def full_config(self) -> dict:
         """The whole configuration as plain values, linked ones included; it can be given to --config again."""
-        config = yaml.safe_load(self.parser.dump(self.config, skip_link_targets=False, skip_none=False))
-        for name in ("resume", "trust"):  # of this command, not of the run
-            del config[name]
+        config = self.plain(self.config)
         config["model"]["init_args"]["data_spec"] = self.datamodule.spec.to_dict()
         return config
 
+    def plain(self, parsed: Any) -> dict:
+        """Parsed options as plain values, without those that concern this command and not the run."""
+        config = yaml.safe_load(self.parser.dump(parsed, skip_link_targets=False, skip_none=False))
+        for name in ("resume", "trust"):
+            del config[name]
+        return config
 
-def check_averaging(strategy: Strategy | str, averaging: list[WeightAveraging]) -> None:
-    """Raises UserError where averaged weights, of which every rank has a whole copy, meet sharded ones."""
-    if averaging and isinstance(strategy, FullyShard):
+
+def check_averaging(strategy: Strategy | str, callbacks: list) -> None:
+    """Raises UserError where averaged weights, which every rank keeps whole, meet sharded ones."""
+    if isinstance(strategy, FullyShard) and any(isinstance(callback, WeightAveraging) for callback in callbacks):
         raise UserError(
             "averaged weights (EMAWeightAveraging) do not go with --trainer.strategy fsdp: use ddp, or leave "
             "them out with --trainer.callbacks null"

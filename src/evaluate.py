@@ -8,7 +8,7 @@ from datamodules import DataSpec, UserError
 
 from .cli import ByteBenchCLI
 from .config.command import Parser, run_command
-from .metrics.classification import metrics_of
+from .metrics.logged import metrics_of
 from .report.table import print_metrics
 from .runs.folder import Run
 

@@ -15,7 +15,6 @@ from datamodules import UserError
 from . import fit
 from .cli import ByteBenchCLI
 from .config.command import Parser, run_command
-from .report.records import read_config
 from .report.table import console
 from .runs.environment import environment
 from .runs.folder import Run, flat
@@ -36,7 +35,7 @@ def main(args: list[str] | None = None) -> bool:
     )
     options = parser.parse_args(args)
     run = Run(options.run)
-    config = read_config(run.folder)
+    config = run.config()
     there = run.read("environment.json")
     if options.runs_dir.resolve() == Path(config["runs_dir"]).resolve():
         raise UserError(f"--runs_dir {options.runs_dir} is where the run itself lies: give another folder")
@@ -48,10 +47,9 @@ def main(args: list[str] | None = None) -> bool:
     try:
         print_environments(there, environment())
         check_data(run, command)
-        results = fit.main(command)
+        again = fit.main(command)
     finally:
         torch.set_num_threads(threads)
-    again = Run(options.runs_dir / results["experiment"] / results["cell"] / f"seed{results['seed']}")
     equal = print_differences(run, again)
     if not equal:
         sys.exit(1)
@@ -89,7 +87,7 @@ def print_differences(run: Run, again: Run) -> bool:
     """Print how the metrics and the losses over training differ; returns whether all are equal to the last bit."""
     table = Table("metric", "run", "again", "difference")
     differ = []
-    before, now = (flat(r.read("results.json")["metrics"]) for r in (run, again))
+    before, now = (flat(r.results().metrics) for r in (run, again))
     for name in sorted(before.keys() | now.keys()):
         first, second = before.get(name), now.get(name)
         table.add_row(name, str(first), str(second), str(difference(first, second)))

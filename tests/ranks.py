@@ -21,7 +21,7 @@ from torch.optim import SGD
 
 from datamodules import Digits, UserError
 from src.backbones import LambdaNet, LambdaResNet, Perceiver
-from src.metrics.classification import metrics_of
+from src.metrics.logged import metrics_of
 from src.optim import Cosine
 from src.tasks import Classification, LinearProbe
 from src.training.batch_norm import SettleBatchNorms

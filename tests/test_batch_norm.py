@@ -9,7 +9,7 @@ from torch import nn
 
 from datamodules import Digits, UserError
 from src.backbones import Perceiver, ResNet
-from src.metrics.classification import metrics_of
+from src.metrics.logged import metrics_of
 from src.tasks import Classification
 from src.training.batch_norm import SettleBatchNorms
 

@@ -96,7 +96,7 @@ def test_a_wrong_option_names_it_and_the_nearest_one(options, said, tmp_path, mo
             "model.backbone: src.backbones has no 'Perciever': did you mean src.backbones.Perceiver?",
         ),
         (f"{BACKBONE}.class_path", "src.backbonez.Perceiver", "did you mean src.backbones?"),
-        (f"{BACKBONE}.class_path", "src.optim.Cosine", "model.backbone: src.optim.Cosine is no Module"),
+        (f"{BACKBONE}.class_path", "src.optim.Cosine", "model.backbone: src.optim.Cosine is no Backbone"),
         ("data.class_path", "Digitz", "data: 'Digitz' is no class path: did you mean datamodules.Digits?"),
         ("data.class_path", "src.backbones.Perceiver", "src.backbones.Perceiver is no ByteArrayDataModule"),
         (f"{BACKBONE}.init_args.num_latent", 3, "has no option 'num_latent': did you mean num_latents?"),

@@ -13,7 +13,6 @@ from scipy import stats
 
 from datamodules import UserError
 from src import compare, fit
-from src.report import comparison
 from src.report.comparison import compare_runs
 from src.runs.folder import find_runs
 
@@ -79,7 +78,7 @@ def test_differences_pair_equal_seeds_and_equal_samples(many):
     comparison = compare_runs(find_runs([many]), against="good")
     values = {}
     for record in comparison.records:
-        values[record.cell[1], record.seed] = record.metrics("test")["top1"]
+        values[record.variant[1], record.seed] = record.metrics("test")["top1"]
     found = comparison.by_seed[0, 1]  # bad - good
     differences = [values["bad", seed] - values["good", seed] for seed in (0, 1)]
     assert (found.mean, found.n) == (pytest.approx(np.mean(differences)), 2)
@@ -112,23 +111,18 @@ def test_folds_are_averaged_before_seeds_are(tmp_path):
             make_run(
                 tmp_path, f"a_fold{fold}", seed, 0.5 + 0.2 * fold + 0.1 * seed, config=options, data={"splits": splits}
             )
-    (cell,) = compare_runs(find_runs([tmp_path])).cells
+    (cell,) = compare_runs(find_runs([tmp_path])).variants
     values = cell.values["top1"]
     assert (cell.label, len(values)) == ("a", 4)
     found = cell.interval("top1")
     assert (found.n, found.mean) == (2, pytest.approx(np.mean(list(values.values()))))
 
 
-def test_the_published_figure_of_the_final_version_stands_beside_with_the_gap(tmp_path, monkeypatch, capsys):
-    suite = "source: a paper\ncells:\n"
-    for cell, figures in (("new", "{v1: 76.4, v2: 78.0}"), ("first_only", "{v1: 50}"), ("none", "{}")):
-        suite += f"  - {{name: {cell}, config: one, published: {{top1: {figures}}}}}\n"
-    (tmp_path / "suites").mkdir()
-    (tmp_path / "suites" / "made_up.yaml").write_text(suite)
-    (tmp_path / "one.yaml").write_text("")
-    monkeypatch.setattr(comparison, "SUITES", tmp_path / "suites")
-    for cell in ("first_only", "new", "none"):
-        make_run(tmp_path / "runs", cell, 0)
+def test_the_published_value_of_the_final_version_stands_beside_with_the_gap(tmp_path, capsys):
+    published = {"new": {"v1": 76.4, "v2": 78.0}, "first_only": {"v1": 50}, "none": {}}
+    for position, (name, values) in enumerate(published.items()):
+        suite = {"name": "made_up", "source": "a paper", "position": position, "published": {"top1": values}}
+        make_run(tmp_path / "runs", name, 0, results={"suite": suite})
     frame = compare.main([str(tmp_path / "runs")]).frame().set_index("cell")
     assert frame.index.tolist() == ["new", "first_only", "none"]  # the suite's order
     assert frame["published_version"].fillna("-").tolist() == ["v2", "v1", "-"]
@@ -230,7 +224,7 @@ def test_mistakes_are_named(runs, tmp_path):
         compare.main([str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match="no runs given"):
         compare.main([])
-    with pytest.raises(UserError, match="--against smal: no comparable cell is called so: did you mean small"):
+    with pytest.raises(UserError, match="--against smal: no comparable variant has this name: did you mean small"):
         compare.main([str(runs), "--against", "smal"])
     with pytest.raises(UserError, match="give ENTITY/PROJECT"):
         compare.main(["--from-wandb", "project"])

@@ -214,7 +214,7 @@ def test_several_processes_find_what_one_finds(world, scenes, tmp_path):
 
 
 def test_operations_are_those_of_backbone_pyramid_and_heads(scenes):
-    narrow, wide = (detector(scenes.spec, box_features=width).count_flops() for width in (32, 64))
+    narrow, wide = (detector(scenes.spec, box_features=width).flops_per_example for width in (32, 64))
     fc1, fc2, predictor = 16 * 7 * 7 * 32, 64 * 64 - 32 * 32, 32 * 11 * 5
     assert wide - narrow == 2 * 50 * (fc1 + fc2 + predictor)
 
@@ -227,7 +227,7 @@ def test_what_does_not_fit_is_refused_in_one_line(scenes):
         detector(spec, partial(ViT, name="vit_tiny_patch16_224"))
     with pytest.raises(UserError, match=r"anchor_sizes \[8, 16\] are 2: give 5, one for each of the 4 feature maps"):
         detector(spec, anchor_sizes=(8, 16))
-    with pytest.raises(UserError, match="needs data with boxes and masks"):
+    with pytest.raises(UserError, match="Detection needs detection data"):
         detector(Digits(bands=1).spec)
     with pytest.raises(UserError, match=r"these have boxes and masks: use src\.tasks\.Detection"):
         Classification(spec, partial(Perceiver, num_latents=4, latent_dim=8))

@@ -19,9 +19,8 @@ SHORT = ["--trainer.max_epochs", "2"]
 
 def train(runs_dir: Path, *options: str, config: str = CONFIG) -> tuple[Path, dict]:
     """The run folder and what results.json holds."""
-    seed = options[options.index("--seed_everything") + 1] if "--seed_everything" in options else "0"
-    results = fit.main(["--config", config, "--runs_dir", str(runs_dir), *options])
-    return runs_dir / "digits" / "perceiver" / f"seed{seed}", results
+    run = fit.main(["--config", config, "--runs_dir", str(runs_dir), *options])
+    return run.folder, run.read("results.json")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from datamodules import UserError
 from src import evaluate, fit
 from src.runs.folder import Run, load_checkpoint
 from src.runs.wandb_logger import PatientWandbLogger
-from src.training.checkpointing import Recovery
+from src.training.checkpointing import Checkpointing
 
 pytestmark = pytest.mark.integration
 
@@ -74,13 +74,13 @@ def test_sigterm_saves_amid_an_epoch_and_a_truncated_checkpoint_is_passed_over(w
 
 
 def stop_at_a_step_that_is_written(arguments: list[str]) -> None:
-    end = Recovery.on_train_batch_end
+    end = Checkpointing.on_train_batch_end
 
     def told_after_twenty_steps(self, trainer, *others) -> None:
         self.told_to_stop |= trainer.global_step == 20  # log_every_n_steps is 10
         end(self, trainer, *others)
 
-    Recovery.on_train_batch_end = told_after_twenty_steps
+    Checkpointing.on_train_batch_end = told_after_twenty_steps
     fit.main(arguments)
 
 
@@ -107,7 +107,7 @@ def test_a_finished_run_is_left_alone(whole, capsys):
     runs = whole.parents[2]
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.*")}
     options = [*faults.CELL, "--config", str(runs / "ema.yaml"), "--runs_dir", str(runs), "--resume", "auto"]
-    assert fit.main(options) == json.loads((whole / "results.json").read_text())
+    assert fit.main(options).read("results.json") == json.loads((whole / "results.json").read_text())
     assert "has finished" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*.*")}
 

@@ -101,7 +101,7 @@ def test_any_budget_lets_cells_differ_but_not_the_seeds_of_one(tmp_path):
     make_run(tmp_path, "b", 0, steps=200)
     assert sorted_out(tmp_path, any_budget=True)[1] == {}
     make_run(tmp_path, "b", 1, steps=300)
-    assert "config: not that of the cell's other seeds" in sorted_out(tmp_path, any_budget=True)[1]["b/seed1"]
+    assert "config: differs from the other seeds of its variant" in sorted_out(tmp_path, any_budget=True)[1]["b/seed1"]
 
 
 def test_runs_that_their_time_ended_have_that_time_as_budget(tmp_path):
@@ -140,7 +140,7 @@ def test_seeds_of_a_cell_need_equal_configs_but_for_what_is_made_of_the_seed(tmp
     make_run(tmp_path, "a", 3, config={**weights, "data.init_args.mask_seed": 3, "model.init_args.lr": 0.1})
     (reason,) = sorted_out(tmp_path)[1].values()
     assert reason == (
-        "config: not that of the cell's other seeds (model.init_args.lr 0.1, not 0.01 and 1 more)"  # weights of seed 2
+        "config: differs from the other seeds of its variant (model.init_args.lr 0.1, not 0.01 and 1 more)"
     )
 
 

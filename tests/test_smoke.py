@@ -156,7 +156,9 @@ def smoke(path: Path, tiny, runs: Path, *more: str) -> dict:
         changed |= {f"model.{option}": value for option, value in SMALLER_HEADS.items()}
     words = [word for option, value in changed.items() for word in (f"--{option}", flow(value))]
     overlay = ROOT / "configs" / "trainer" / "smoke.yaml"
-    return fit.main(["--config", str(path), "--config", str(overlay), "--runs_dir", str(runs), *words, *more])
+    return fit.main(["--config", str(path), "--config", str(overlay), "--runs_dir", str(runs), *words, *more]).read(
+        "results.json"
+    )
 
 
 @pytest.fixture(scope="session")

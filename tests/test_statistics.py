@@ -6,12 +6,12 @@ import torch
 from scipy import stats
 
 from src.metrics.classification import average_precision_per_class
+from src.metrics.contributions import correct, precision_contributions
+from src.metrics.registry import metric_named
 from src.report.statistics import (
     Interval,
     bootstrap_intervals,
-    contributions,
     joined,
-    map_contributions,
     paired_interval,
     student_interval,
 )
@@ -99,7 +99,9 @@ def test_bootstrap_of_map_holds_the_true_difference_in_95_percent():
     for _ in range(800):
         first, drawn = scored(generator, 400, 1.0)
         second, _ = scored(generator, 400, 1.5, drawn)
-        difference = map_contributions(second, drawn) - map_contributions(first, drawn)
+        difference = precision_contributions({"scores": second, "target": drawn}) - precision_contributions(
+            {"scores": first, "target": drawn}
+        )
         found += bootstrap_intervals(difference[:, None], resamples=500)
     assert 0.93 < coverage(found, truth) < 0.97
 
@@ -109,7 +111,7 @@ def test_contributions_to_map_have_it_as_their_mean_and_its_slope_in_the_weights
     scores, target = scored(generator, 300, 1.0)
     scores = np.round(scores, 1)  # with ties
     target[:, 4] = 0  # a class without a positive does not count
-    parts = map_contributions(scores, target)
+    parts = precision_contributions({"scores": scores, "target": target})
     assert parts.mean() == pytest.approx(average_precision(scores, target), abs=1e-12)
     # a sample counted many times more, the others as often: how the metric moves with its weight
     for sample in (0, 7, 42):
@@ -122,7 +124,7 @@ def test_contributions_to_map_have_it_as_their_mean_and_its_slope_in_the_weights
 def test_bootstrap_of_map_is_as_wide_as_one_that_ranks_every_draw_anew():
     generator = np.random.default_rng(6)
     scores, target = scored(generator, 1000, 1.0)
-    (found,) = bootstrap_intervals(map_contributions(scores, target)[:, None])
+    (found,) = bootstrap_intervals(precision_contributions({"scores": scores, "target": target})[:, None])
     draws = generator.integers(1000, size=(500, 1000))
     plain = np.array([average_precision(scores[draw], target[draw]) for draw in draws])
     assert found.high - found.low == pytest.approx(np.diff(np.quantile(plain, [0.025, 0.975]))[0], rel=0.15)
@@ -139,6 +141,6 @@ def test_joined_runs_contribute_their_mean_also_where_folds_share_no_samples():
 
 def test_metrics_without_contributions_have_none():
     predictions = {"target": np.array([0, 1]), "predicted": np.array([0, 0])}
-    assert contributions("top1", predictions).tolist() == [1.0, 0.0]
-    assert contributions("map", predictions) is None
-    assert contributions("loss", predictions) is None
+    assert correct(predictions).tolist() == [1.0, 0.0]
+    assert precision_contributions(predictions) is None
+    assert metric_named("loss").contributions is None

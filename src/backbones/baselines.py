@@ -13,10 +13,12 @@ from torch.nn import functional as F
 
 from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
 
+from .base import Backbone
+
 RESNET_STEM_PIXELS = 49  # of a ResNet's first convolution, 7 x 7 (Perceiver, table 2)
 
 
-class TimmImageNetwork(nn.Module):
+class TimmImageNetwork(Backbone):
     """A network of timm on one modality with a 2-D grid, on its channels or on channels and positions.
 
     name: timm's name. positions: give the positional features to the network as further channels (`RGB + FF` in the
@@ -43,7 +45,8 @@ class TimmImageNetwork(nn.Module):
             drop_path_rate=stochastic_depth,
             **self.options(spec),
         )
-        self.num_features = self.network.num_features
+        width: Any = self.network.num_features
+        self.num_features = width
 
     def options(self, spec: ModalitySpec) -> dict:
         """Further options of timm's constructor."""
@@ -124,12 +127,10 @@ class ViT(TimmImageNetwork):
         return self.network(unflatten(inputs[self.modality], self.positions))
 
     def feature_maps(self, inputs: dict[str, ByteArray]) -> list[Tensor]:
-        raise UserError(
-            "ViT has one grid, of its patches, and no feature maps of several strides: use ResNet or LambdaResNet"
-        )
+        return Backbone.feature_maps(self, inputs)  # one grid, of its patches
 
 
-class Transformer(nn.Module):
+class Transformer(Backbone):
     """A transformer on all elements of all modalities (Perceiver, section 4.1: on ImageNet down-sampled to 64x64).
 
     dim, depth, heads: of timm's transformer blocks.

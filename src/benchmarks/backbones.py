@@ -51,7 +51,7 @@ def run(batch: int = 16, rounds: int = 9) -> pd.DataFrame:
                 "elements": spec.modalities["image"].elements,
                 "dtype": "float32",
                 "parameters": sum(p.numel() for p in model.parameters()),
-                "mflops_per_example": model.count_flops() / 1e6,
+                "mflops_per_example": model.flops_per_example / 1e6,
                 "forward_s": seconds["forward"][name],
                 "forward_backward_s": seconds["forward_backward"][name],
                 "ratio": seconds["forward_backward"][name] / seconds["forward_backward"]["Perceiver"],

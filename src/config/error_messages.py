@@ -16,7 +16,18 @@ from typing import Any
 from datamodules import UserError
 
 # Options of the commands that take a config, beside those of data, model and trainer
-OWN_OPTIONS = ("config", "seed_everything", "experiment", "cell", "runs_dir", "resume", "compile", "trust", "tags")
+OWN_OPTIONS = (
+    "config",
+    "seed_everything",
+    "experiment",
+    "cell",
+    "suite",
+    "runs_dir",
+    "resume",
+    "compile",
+    "trust",
+    "tags",
+)
 # Where class names are looked up that were written without their package
 PACKAGES = ("datamodules", "src.tasks", "src.backbones", "src.optim", "timm.optim", "torch.optim")
 # Parameters of constructors that no config gives

@@ -1,19 +1,20 @@
-"""Metrics that are exact on any number of ranks: samples of weight 0 are left out, states are joined, not averaged."""
+"""Metrics of scores, exact on any number of ranks: padding is left out, states are joined, not averaged."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from datamodules.core.byte_array import sample_of
-from datamodules.core.order import hashed_seed
+from datamodules.core.order import hashed_seed, rank_and_world
 
 
 def average_precision_per_class(scores: Tensor, target: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ class ScoreMetrics(Metric):
     Samples named KEY@NUMBER are windows of one clip, on whatever ranks: their scores are averaged, and they count as one.
     """
 
-    definition: str  # what the values are; runs of other definitions are not compared
+    definition: str  # how the values are computed; runs with different definitions are not compared
     full_state_update = False
     scores: list[Tensor]
     targets: list[Tensor]
@@ -53,41 +54,62 @@ class ScoreMetrics(Metric):
         self.add_state("scores", default=[], dist_reduce_fx="cat")
         self.add_state("targets", default=[], dist_reduce_fx="cat")
         self.add_state("clips", default=[], dist_reduce_fx="cat")
+        self.keys: dict[int, str] = {}  # clips by their numbers
 
     def update(self, scores: Tensor, target: Tensor, weight: Tensor, keys: Sequence[str]) -> None:
+        """Add a batch.
+
+        Args:
+            scores: (B, outputs).
+            target: (B,) or (B, outputs).
+            weight: (B,), 0 for samples that do not count.
+            keys: the samples' names.
+        """
         real = weight > 0
-        clips = [hashed_seed(sample_of(key)) for key in keys]  # ranks exchange numbers, not strings
-        self.clips.append(torch.tensor(clips, device=scores.device)[real])
+        clips = [sample_of(key) for key in keys]
+        numbers = [hashed_seed(clip) for clip in clips]  # ranks exchange numbers, not strings
+        self.keys.update(zip(numbers, clips, strict=True))
+        self.clips.append(torch.tensor(numbers, device=scores.device)[real])
         self.scores.append(scores[real].detach().float())
         self.targets.append(target[real])
 
+    def reset(self) -> None:
+        super().reset()
+        self.keys = {}
+
     def gathered(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Scores (clips, classes), targets and numbers of all clips, which tell them apart."""
+        """Scores (clips, outputs), targets and numbers of all clips."""
         scores, targets, clips = dim_zero_cat(self.scores), dim_zero_cat(self.targets), dim_zero_cat(self.clips)
-        names, clip = clips.unique(return_inverse=True)
-        if len(names) == len(scores):
+        numbers, clip = clips.unique(return_inverse=True)
+        if len(numbers) == len(scores):
             return scores, targets, clips
         # in float64, where sums of a few float32 scores do not depend on their order
-        sums = scores.new_zeros(len(names), scores.shape[1], dtype=torch.float64).index_add_(0, clip, scores.double())
+        sums = scores.new_zeros(len(numbers), scores.shape[1], dtype=torch.float64).index_add_(0, clip, scores.double())
         means = sums / clip.bincount()[:, None]
-        return means, targets.new_empty(len(names), *targets.shape[1:]).index_copy_(0, clip, targets), names
+        return means, targets.new_empty(len(numbers), *targets.shape[1:]).index_copy_(0, clip, targets), numbers
 
     def predictions(self) -> dict[str, np.ndarray]:
-        """Of the samples of all ranks, in one order whatever the ranks: `sample` (a number that stands for the name),
-        `target`, and what was predicted."""
+        """Predictions for the samples of all ranks, in the same order for any number of ranks: `key`, `sample` (a hash of the
+        key), `target`, and what `predicted` keeps."""
         with self.sync_context():
             scores, target, sample = self.gathered()
+        names = self.keys
+        if rank_and_world()[1] > 1:
+            ranks: list[Any] = [None] * rank_and_world()[1]
+            dist.all_gather_object(ranks, self.keys)
+            names = {number: key for keys in ranks for number, key in keys.items()}
         order = sample.argsort()
         arrays = {"sample": sample, "target": target, **self.predicted(scores)}
-        return {name: array[order].cpu().numpy() for name, array in arrays.items()}
+        found = {name: array[order].cpu().numpy() for name, array in arrays.items()}
+        return {"key": np.array([names[number] for number in found["sample"].tolist()], dtype=np.str_), **found}
 
     @abstractmethod
     def predicted(self, scores: Tensor) -> dict[str, Tensor]:
-        """What is kept of scores (S, classes)."""
+        """What is kept of scores (S, outputs)."""
 
 
 class MultiLabelMetrics(ScoreMetrics):
-    """map: macro mean of average precision over the classes that have a positive; map_classes: how many these are."""
+    """map: macro mean of average precision over the classes with a positive; map_classes: their number."""
 
     definition = "map: macro mean, over the classes with a positive, of average precision at every distinct score"
 
@@ -102,7 +124,7 @@ class MultiLabelMetrics(ScoreMetrics):
 
 
 class SingleLabelMetrics(ScoreMetrics):
-    """top1 and, with more than five classes, top5: shares of samples whose class is among the best-scored ones."""
+    """top1 and, with more than five classes, top5: share of samples whose class is among the highest scores."""
 
     definition = "top1, top5: share of samples whose class is among the one or five with the highest scores"
 
@@ -115,16 +137,3 @@ class SingleLabelMetrics(ScoreMetrics):
         if scores.shape[1] > 5:
             found["top5"] = (scores.topk(5, dim=1).indices == target[:, None]).any(dim=1).double().mean()
         return {**found, "samples": torch.tensor(len(scores))}
-
-
-COUNTS = ("samples", "map_classes")
-
-
-def metrics_of(trainer: L.Trainer, split: str) -> dict[str, float]:
-    """The last metrics that a trainer logged for a split, without the split's name; counts are whole numbers."""
-    logged = {
-        name.removeprefix(f"{split}/"): value.item()
-        for name, value in trainer.callback_metrics.items()
-        if name.startswith(f"{split}/")
-    }
-    return {name: int(value) if name in COUNTS else value for name, value in logged.items()}

@@ -11,28 +11,28 @@ from .comparison import Comparison
 from .html import page_data
 
 
-def figures(comparison: Comparison) -> dict[str, Figure]:
+def charts(comparison: Comparison) -> dict[str, Figure]:
     """By name: every seed; the main metric over training, else the loss; against parameters, FLOPs and time; predictions."""
     data = page_data(comparison)
-    found = {"seeds": seeds_figure(data)}
+    found = {"seeds": seeds_chart(data)}
     names = [
         name for name in (f"val/{data['metric']}", "train/loss") if any(name in c["curves"] for c in data["cells"])
     ]
     if names:
-        found["training"] = training_figure(data, names[0])
+        found["training"] = training_chart(data, names[0])
     for cost in ("parameters", "flops_per_example", "wall_time_seconds"):
-        found[f"against_{cost}"] = cost_figure(data, cost)
+        found[f"against_{cost}"] = cost_chart(data, cost)
     predictions = data["predictions"]
     if predictions and predictions["kind"] == "confusion":
         for i, table in predictions["cells"].items():
             shares = np.asarray(table) / np.maximum(np.asarray(predictions["totals"][i])[:, None], 1)
-            found[f"confusion_{data['cells'][i]['name']}"] = confusion_figure(shares, predictions["classes"])
+            found[f"confusion_{data['cells'][i]['name']}"] = confusion_chart(shares, predictions["classes"])
     elif predictions:
-        found["classes"] = classes_figure(data, predictions)
+        found["classes"] = classes_chart(data, predictions)
     return found
 
 
-def seeds_figure(data: dict[str, Any]) -> Figure:
+def seeds_chart(data: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(8, 1 + 0.35 * len(data["cells"])), layout="constrained")
     axes = figure.subplots()
     for row, cell in enumerate(data["cells"]):
@@ -47,7 +47,7 @@ def seeds_figure(data: dict[str, Any]) -> Figure:
     return figure
 
 
-def training_figure(data: dict[str, Any], name: str) -> Figure:
+def training_chart(data: dict[str, Any], name: str) -> Figure:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for number, cell in enumerate(data["cells"]):
@@ -60,7 +60,7 @@ def training_figure(data: dict[str, Any], name: str) -> Figure:
     return figure
 
 
-def cost_figure(data: dict[str, Any], cost: str) -> Figure:
+def cost_chart(data: dict[str, Any], cost: str) -> Figure:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for number, cell in enumerate(data["cells"]):
@@ -73,7 +73,7 @@ def cost_figure(data: dict[str, Any], cost: str) -> Figure:
     return figure
 
 
-def confusion_figure(shares: np.ndarray, classes: list[str]) -> Figure:
+def confusion_chart(shares: np.ndarray, classes: list[str]) -> Figure:
     size = 2 + 0.35 * len(classes)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.subplots()
@@ -84,7 +84,7 @@ def confusion_figure(shares: np.ndarray, classes: list[str]) -> Figure:
     return figure
 
 
-def classes_figure(data: dict[str, Any], predictions: dict[str, Any]) -> Figure:
+def classes_chart(data: dict[str, Any], predictions: dict[str, Any]) -> Figure:
     classes = predictions["classes"]
     figure = Figure(figsize=(8, 1 + 0.2 * len(classes)), layout="constrained")
     axes = figure.subplots()

@@ -1,9 +1,9 @@
-"""One row per cell: means over seeds with their intervals, costs, differences between cells, published figures."""
+"""One row per variant: means over seeds with intervals, costs, differences between variants, published values."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,36 +13,49 @@ import pandas as pd
 from datamodules import UserError
 
 from ..config.error_messages import suggest
+from ..metrics.registry import metric_named
 from ..runs.folder import Run
-from ..suites.definition import Figures, Suite, load_suite
-from .records import Record, main_metric
+from ..runs.results import Published, Results, SuiteEntry
+from .records import Record, ranking_metric
 from .rules import Budget, Excluded, split_runs
-from .statistics import Interval, bootstrap_intervals, contributions, joined, paired_interval, student_interval
+from .statistics import Interval, bootstrap_intervals, joined, paired_interval, student_interval
 
-SUITES = Path(__file__).parents[2] / "configs" / "suites"
-# Costs of a cell: column, key of results.json. Numbers of a cell's runs are averaged.
-COSTS = {
-    "parameters": "parameters",
-    "flops_per_example": "flops_per_example",
-    "train_samples_per_second": "train_samples_per_second",
-    "peak_memory_bytes": "peak_memory",
-    "wall_time_seconds": "wall_time_seconds",
-    "energy_joules": "energy_joules",
+# Costs of a variant by column: where a run's results have them. The values of its runs are averaged.
+COSTS: dict[str, Callable[[Results], float | None]] = {
+    "parameters": lambda results: results.parameters,
+    "flops_per_example": lambda results: results.flops_per_example,
+    "train_samples_per_second": lambda results: results.train_samples_per_second,
+    "peak_memory_bytes": lambda results: results.peak_memory["bytes"],
+    "wall_time_seconds": lambda results: results.wall_time_seconds,
+    "energy_joules": lambda results: results.energy_joules,
 }
 
 
 @dataclass
-class Cell:
-    """The comparable runs of one cell; `values`: metric -> (seed, fold) -> value."""
+class VariantResults:
+    """The comparable runs of one variant.
+
+    Attributes:
+        name: (experiment, variant).
+        values: metric to (seed, fold) to value.
+    """
 
     name: tuple[str, str]
-    records: list[Record]
-    values: dict[str, dict[tuple, float]]
-    published: Figures
+    records: list[Record] = field(default_factory=list)
+    values: dict[str, dict[tuple, float]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         return self.name[1]
+
+    @property
+    def suite(self) -> SuiteEntry | None:
+        """Where it stands in its suite, as its first run recorded it."""
+        return next((record.results.suite for record in self.records if record.results.suite is not None), None)
+
+    @property
+    def published(self) -> Published:
+        return self.suite.published if self.suite else {}
 
     @property
     def budget(self) -> Budget:
@@ -52,34 +65,37 @@ class Cell:
         return student_interval(by_seed(self.values.get(metric, {})).values())
 
     def cost(self, column: str) -> float | None:
-        costs = [record.results.get(COSTS[column]) for record in self.records]
-        known = [float(c["bytes"] if isinstance(c, dict) else c) for c in costs if c is not None]
+        costs = [COSTS[column](record.results) for record in self.records]
+        known = [float(cost) for cost in costs if cost is not None]
         return float(np.mean(known)) if len(known) == len(costs) else None
 
 
 @dataclass
 class Comparison:
-    """What compare shows: cells in order, runs that were left out, and the differences between cells.
+    """What compare shows: variants in order, runs that were left out, and differences between variants.
 
-    by_seed, by_sample: (first, second) -> interval of first - second in the main metric, over seeds and over test samples.
+    Attributes:
+        by_seed, by_sample: (first, second) to the interval of first - second in the main metric, over seeds and over test
+            samples.
+        against: number of the variant that differences are taken from.
     """
 
     split: str
     metric: str
-    cells: list[Cell]
+    variants: list[VariantResults]
     excluded: list[Excluded]
     by_seed: dict[tuple[int, int], Interval] = field(default_factory=dict)
     by_sample: dict[tuple[int, int], Interval] = field(default_factory=dict)
-    against: int = 0  # number of the cell that differences are shown from
+    against: int = 0
 
     @property
     def records(self) -> list[Record]:
-        return [record for cell in self.cells for record in cell.records]
+        return [record for variant in self.variants for record in variant.records]
 
     @property
     def metrics(self) -> list[str]:
-        """The main metric and all others that a cell has."""
-        found = dict.fromkeys(name for cell in self.cells for name in cell.values)
+        """The main metric, then all others that a variant has."""
+        found = dict.fromkeys(name for variant in self.variants for name in variant.values)
         return [self.metric, *(name for name in found if name != self.metric)]
 
     @property
@@ -88,31 +104,31 @@ class Comparison:
         first = self.records[0]
         samples = first.samples(self.split) or 0
         tested = f"{samples:,} {self.split} samples" + ("" if first.fold is None else " in a fold")
-        runs = f"{len(self.records)} runs of {len(self.cells)} cell{'s' if len(self.cells) > 1 else ''}"
-        budgets = {str(cell.budget) for cell in self.cells}
-        budget = "other budgets" if len(budgets) > 1 else budgets.pop()
+        runs = f"{len(self.records)} runs of {len(self.variants)} variant{'s' if len(self.variants) > 1 else ''}"
+        budgets = {str(variant.budget) for variant in self.variants}
+        budget = "different budgets" if len(budgets) > 1 else budgets.pop()
         return f"{first.data['dataset']} {first.data['fingerprint'][:8]}, {tested}, {budget}; {runs}"
 
     def frame(self) -> pd.DataFrame:
-        """One row per cell, unrounded: for every metric its mean, low and high over seeds; `difference_*` from the cell
-        `against`, over seeds and over samples; costs; the published figure as a fraction, its version and the gap."""
+        """One row per variant, unrounded: mean, low and high of every metric over seeds; `difference_*` from the variant
+        `against`, over seeds and over samples; costs; the published value, its version and the gap."""
         rows = []
-        for number, cell in enumerate(self.cells):
-            row: dict = {"experiment": cell.name[0], "cell": cell.label}
-            row["modalities"] = "+".join(cell.records[0].data["spec"]["modalities"])
-            row["seeds"] = len({record.seed for record in cell.records})
-            row["runs"] = len(cell.records)
+        for number, variant in enumerate(self.variants):
+            row: dict = {"experiment": variant.name[0], "cell": variant.label}
+            row["modalities"] = "+".join(variant.records[0].data["spec"]["modalities"])
+            row["seeds"] = len({record.seed for record in variant.records})
+            row["runs"] = len(variant.records)
             for metric in self.metrics:
-                found = cell.interval(metric)
+                found = variant.interval(metric)
                 row |= {metric: found.mean, f"{metric}_low": found.low, f"{metric}_high": found.high}
-            row["against"] = self.cells[self.against].label
+            row["against"] = self.variants[self.against].label
             pair = (number, self.against)
             for kind, found in (("seeds", self.by_seed.get(pair)), ("samples", self.by_sample.get(pair))):
                 low, mean, high = (found.low, found.mean, found.high) if found else (np.nan,) * 3
                 row |= {f"difference_{kind}": mean, f"difference_{kind}_low": low, f"difference_{kind}_high": high}
-            value, version = published_figure(cell.published, self.metric)
+            value, version = published_value(variant.published, self.metric)
             row |= {"published": value, "published_version": version, "gap": row[self.metric] - value}
-            row |= {"training_samples": cell.budget.samples} | {column: cell.cost(column) for column in COSTS}
+            row |= {"training_samples": variant.budget.samples} | {column: variant.cost(column) for column in COSTS}
             rows.append(row)
         return pd.DataFrame(rows)
 
@@ -124,69 +140,63 @@ def compare_runs(
     any_budget: bool = False,
     unfinished: Sequence[Path] = (),
 ) -> Comparison:
-    """Sort out what may be compared, and compare it.
+    """Leave out what must not be compared, and compare the rest.
 
-    against: the cell that differences are shown from; the first one if left out. any_budget: see rules. unfinished: run
-    folders to name as such.
-    Raises UserError where no run was measured on the split or no cell is called `against`.
+    Args:
+        runs: finished runs.
+        split: of the data, val or test.
+        against: the variant that differences are taken from; the first if left out.
+        any_budget: see rules.
+        unfinished: run folders that are listed as unfinished.
+
+    Raises:
+        UserError: no run was measured on the split, or no variant is called `against`.
     """
     kept, excluded = split_runs([Record.of(run) for run in runs], split, any_budget)
     excluded += [
         Excluded(str(path), (path.parent.parent.name, path.parent.name), None, ("not finished: no results.json",))
         for path in unfinished
     ]
-    metric = main_metric(kept, split)
+    metric = ranking_metric(kept, split)
     excluded.sort(key=lambda out: natural(out.folder))
-    comparison = Comparison(split, metric, cells_of(kept, split), excluded)
-    labels = [cell.label for cell in comparison.cells]
+    comparison = Comparison(split, metric, variants_of(kept, split), excluded)
+    labels = [variant.label for variant in comparison.variants]
     if against is not None:
         if against not in labels:
-            raise UserError(f"--against {against}: no comparable cell is called so{suggest(against, labels)}")
+            raise UserError(f"--against {against}: no comparable variant has this name{suggest(against, labels)}")
         comparison.against = labels.index(against)
     add_differences(comparison)
     return comparison
 
 
-def cells_of(records: list[Record], split: str) -> list[Cell]:
-    """In the order of the suite where the experiment is one, else by name."""
-    cells: dict[tuple[str, str], Cell] = {}
-    suites = {name: suite_of(name) for name in sorted({record.cell[0] for record in records})}
-    for record in sorted(records, key=lambda record: (record.cell, record.repeat)):
-        cell = cells.setdefault(record.cell, Cell(record.cell, [], {}, figures(suites[record.cell[0]], record)))
-        cell.records.append(record)
+def variants_of(records: list[Record], split: str) -> list[VariantResults]:
+    """In the order of their suite where they recorded one, else by name."""
+    variants: dict[tuple[str, str], VariantResults] = {}
+    for record in sorted(records, key=lambda record: (record.variant, record.repeat)):
+        variant = variants.setdefault(record.variant, VariantResults(record.variant))
+        variant.records.append(record)
         for name, value in record.metrics(split).items():
-            cell.values.setdefault(name, {})[record.repeat] = value
+            variant.values.setdefault(name, {})[record.repeat] = value
 
-    def order(cell: Cell) -> tuple:
-        suite = suites[cell.name[0]]
-        names = [c.name for c in suite.cells] if suite else []
-        own = cell.records[0].results["cell"]
-        return cell.name[0], names.index(own) if own in names else len(names), natural(cell.label)
+    def order(variant: VariantResults) -> tuple:
+        position = variant.suite.position if variant.suite else len(records)
+        return variant.name[0], position, natural(variant.label)
 
-    return sorted(cells.values(), key=order)
+    return sorted(variants.values(), key=order)
 
 
 def natural(name: str) -> list:
-    """Sorts cell_2 before cell_10."""
+    """A sort key that puts run_2 before run_10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
-def suite_of(experiment: str) -> Suite | None:
-    path = SUITES / f"{experiment}.yaml"
-    return load_suite(path) if path.is_file() else None
-
-
-def figures(suite: Suite | None, record: Record) -> Figures:
-    own = [cell.published for cell in suite.cells if cell.name == record.results["cell"]] if suite else []
-    return own[0] if own else {}
-
-
-def published_figure(published: Figures, metric: str) -> tuple[float, str | None]:
-    """The figure of a paper's final version, else of its first, as a fraction, and which; NaN where none is known."""
+def published_value(published: Published, metric: str) -> tuple[float, str | None]:
+    """The published value of a paper's final version, else of its first, in the metric's unit, and which version; NaN where
+    there is none."""
     versions = published.get(metric, {})
     for version in ("v2", "v1"):
         if version in versions:
-            return versions[version] / 100, version
+            return metric_named(metric).from_published(versions[version]), version
     return np.nan, None
 
 
@@ -199,13 +209,13 @@ def by_seed(values: dict[tuple, float]) -> dict[int, float]:
 
 
 def add_differences(comparison: Comparison) -> None:
-    """Every cell against every other one, on the seeds and folds that both have."""
-    cells, metric = comparison.cells, comparison.metric
-    pairs = [(i, j) for i in range(len(cells)) for j in range(i)]
-    parts = [run_contributions(cell, metric) if comparison.split == "test" else {} for cell in cells]
-    columns: dict[bytes, dict] = {}  # pairs that were tested on the same samples
+    """Every variant against every other, on the seeds and folds that both have."""
+    variants, metric = comparison.variants, comparison.metric
+    pairs = [(i, j) for i in range(len(variants)) for j in range(i)]
+    parts = [run_contributions(variant, metric) if comparison.split == "test" else {} for variant in variants]
+    columns: dict[bytes, dict] = {}  # pairs tested on the same samples
     for i, j in pairs:
-        first, second = cells[i].values.get(metric, {}), cells[j].values.get(metric, {})
+        first, second = variants[i].values.get(metric, {}), variants[j].values.get(metric, {})
         both = first.keys() & second.keys()
         found = paired_interval(
             *(by_seed({r: v for r, v in values.items() if r in both}) for values in (first, second))
@@ -223,12 +233,14 @@ def add_differences(comparison: Comparison) -> None:
             comparison.by_sample |= {(i, j): interval, (j, i): -interval}
 
 
-def run_contributions(cell: Cell, metric: str) -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
-    """(seed, fold) -> samples and what each contributes to the metric, of runs that kept predictions."""
-    found = {}
-    for record in cell.records:
+def run_contributions(variant: VariantResults, metric: str) -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
+    """(seed, fold) to samples and their contributions to the metric, for runs that kept predictions."""
+    contributions, found = metric_named(metric).contributions, {}
+    if contributions is None:
+        return found
+    for record in variant.records:
         if record.predictions is not None:
-            parts = contributions(metric, record.predictions)
+            parts = contributions(record.predictions)
             if parts is not None:
                 found[record.repeat] = (record.predictions["sample"], parts)
     return found

@@ -1,4 +1,4 @@
-"""The page of a comparison: one file that asks nothing of the network. Its looks are in page.css, its charts in page.js."""
+"""The page of a comparison: one file that needs no network. Its style is in page.css, its charts in page.js."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import pandas as pd
 import torch
 
 from ..metrics.classification import average_precision_per_class
+from ..metrics.registry import metric_named
 from . import rules
-from .comparison import COSTS, Cell, Comparison, published_figure
-from .records import LOWER_IS_BETTER, Record
+from .comparison import COSTS, Comparison, VariantResults, published_value
+from .records import Record
 from .statistics import Interval
-from .text import notes, text_frame
+from .text import columns, notes
 
 HERE = Path(__file__).parent
 POINTS = 200  # of a curve
@@ -26,11 +27,11 @@ DIGITS = 5  # of numbers in charts
 
 def html_page(comparison: Comparison) -> str:
     """The whole page."""
-    names = sorted({cell.name[0] for cell in comparison.cells})
+    names = sorted({variant.name[0] for variant in comparison.variants})
     parts = {
         "title": escape(", ".join(names)),
         "summary": escape(comparison.summary),
-        "cells": in_box(cells_table(comparison)),
+        "cells": in_box(variants_table(comparison)),
         "notes": "".join(f"<li>{escape(note)}.</li>" for note in notes(comparison)),
         "runs": in_box(runs_table(comparison)),
         "left_out": left_out_list(comparison),
@@ -47,25 +48,25 @@ def html_page(comparison: Comparison) -> str:
 
 
 def page_data(comparison: Comparison) -> dict[str, Any]:
-    """What the charts draw. Intervals are [mean, low, high], None where unknown."""
+    """What the charts draw. Intervals are [mean, low, high]; None where unknown."""
     metric = comparison.metric
     cells = []
-    for cell in comparison.cells:
-        found = cell.interval(metric)
-        values = sorted(cell.values.get(metric, {}).items())
+    for variant in comparison.variants:
+        found = variant.interval(metric)
+        values = sorted(variant.values.get(metric, {}).items())
         cells.append(
             {
-                "name": cell.label,
+                "name": variant.label,
                 "interval": rounded([found.mean, found.low, found.high]),
-                "published": rounded([published_figure(cell.published, metric)[0]])[0],
+                "published": rounded([published_value(variant.published, metric)[0]])[0],
                 "values": [[name_of(repeat), *rounded([value])] for repeat, value in values],
-                "costs": {name: rounded([cell.cost(name)])[0] for name in COSTS},
-                "curves": curves(cell),
+                "costs": {name: rounded([variant.cost(name)])[0] for name in COSTS},
+                "curves": curves(variant),
             }
         )
     return {
         "metric": metric,
-        "lower": metric in LOWER_IS_BETTER,
+        "lower": not metric_named(metric).higher_is_better,
         "split": comparison.split,
         "against": comparison.against,
         "cells": cells,
@@ -93,16 +94,16 @@ def rounded(values: Any) -> list[float | None]:
     return [None if v is None or not np.isfinite(v) else float(f"{v:.{DIGITS}g}") for v in values]
 
 
-def curves(cell: Cell) -> dict[str, list]:
-    """Over training, for every loss and metric: training samples seen, mean, lowest and highest of the cell's runs."""
-    columns = dict.fromkeys(str(name) for record in cell.records for name in record.curves)
+def curves(variant: VariantResults) -> dict[str, list]:
+    """Over training, for every loss and metric: training samples seen, mean, lowest and highest of the variant's runs."""
+    columns = dict.fromkeys(str(name) for record in variant.records for name in record.curves)
     found = {}
     for name in columns:
         if name.startswith(("train/", "val/")) and not name.endswith(("/samples", "_classes")):
-            runs = pd.concat([curve(record, name) for record in cell.records], axis=1).dropna()
+            runs = pd.concat([curve(record, name) for record in variant.records], axis=1).dropna()
             if len(runs):
                 few = np.arange(len(runs)) * POINTS // max(len(runs), POINTS)
-                seen = pd.Series((runs.index.to_numpy() + 1) * cell.budget.batch).groupby(few).mean()
+                seen = pd.Series((runs.index.to_numpy() + 1) * variant.budget.batch).groupby(few).mean()
                 runs = runs.groupby(few).mean()
                 found[name] = [rounded(v) for v in (seen, runs.mean(axis=1), runs.min(axis=1), runs.max(axis=1))]
     return found
@@ -115,11 +116,13 @@ def curve(record: Record, name: str) -> pd.Series:
 
 
 def predictions(comparison: Comparison) -> dict[str, Any] | None:
-    """Confusion counts of single labels, summed over a cell's runs, or average precision per class of many labels, their
+    """Confusion counts of single labels, summed over a variant's runs, or average precision per class of many labels, their
     mean; None where no run kept predictions."""
     if comparison.split != "test":
         return None
-    kept = {i: [r for r in cell.records if r.predictions is not None] for i, cell in enumerate(comparison.cells)}
+    kept = {
+        i: [r for r in variant.records if r.predictions is not None] for i, variant in enumerate(comparison.variants)
+    }
     kept = {i: records for i, records in kept.items() if records}
     if not kept:
         return None
@@ -179,22 +182,19 @@ def markup(value: Any) -> str:
     return value if isinstance(value, Markup) else escape(str(value))
 
 
-def cells_table(comparison: Comparison) -> str:
-    """The table of cells; the charts' script fills in the columns of differences."""
-    frame = text_frame(comparison)
-    against = comparison.cells[comparison.against].label
-    over_seeds = f"minus {against}, over seeds"
-    for kind, name in (("seeds", over_seeds), ("samples", "over samples")):
-        if name in frame:
-            values = frame[name]
-            frame[name] = [
-                Markup(f'<span data-row="{n}" data-kind="{kind}">{escape(v)}</span>') for n, v in enumerate(values)
-            ]
-    frame["cell"] = [
-        Markup(f'<span class="key" data-key="{n}">{escape(name)}</span>') for n, name in enumerate(frame["cell"])
-    ]
-    frame = frame.rename(columns={over_seeds: "difference, over seeds"})
-    return table_html(frame, f"Means over seeds, {comparison.split} split")
+def variants_table(comparison: Comparison) -> str:
+    """The table of variants; the charts' script fills in the columns of differences."""
+    frame = {}
+    for column in columns(comparison):
+        values, heading = [escape(value) for value in column.values], column.heading
+        if column.key == "cell":
+            values = [f'<span class="key" data-key="{row}">{value}</span>' for row, value in enumerate(values)]
+        if column.key in ("difference_seeds", "difference_samples"):
+            kind = column.key.removeprefix("difference_")
+            values = [f'<span data-row="{row}" data-kind="{kind}">{value}</span>' for row, value in enumerate(values)]
+            heading = f"difference, over {kind}" if kind == "seeds" else heading
+        frame[heading] = [Markup(value) for value in values]
+    return table_html(pd.DataFrame(frame), f"Means over seeds, {comparison.split} split")
 
 
 def runs_table(comparison: Comparison) -> str:
@@ -202,9 +202,9 @@ def runs_table(comparison: Comparison) -> str:
     rows = []
     for record in comparison.records:
         metrics = record.metrics(comparison.split)
-        row = {"run": record.folder, "cell": record.cell[1], "seed": record.seed}
-        row |= {name: f"{metrics[name]:.4f}" if name in metrics else "-" for name in comparison.metrics}
-        row |= {"steps": f"{record.results['steps']:,}", "time": f"{record.results['wall_time_seconds']:,.0f} s"}
+        row = {"run": record.folder, "cell": record.variant[1], "seed": record.seed}
+        row |= {name: metric_named(name).format(metrics.get(name)) for name in comparison.metrics}
+        row |= {"steps": f"{record.results.steps:,}", "time": f"{record.results.wall_time_seconds:,.0f} s"}
         rows.append(row | {"commit": commit(record), "hardware": record.hardware})
     return table_html(pd.DataFrame(rows), "One row per run")
 
@@ -216,7 +216,7 @@ def commit(record: Record) -> str:
 
 def left_out_list(comparison: Comparison) -> str:
     if not comparison.excluded:
-        return "<p>None: all runs may be compared.</p>"
+        return "<p>None: all runs can be compared.</p>"
     found = []
     for excluded in comparison.excluded:
         reasons = "".join(f"<li>{escape(reason)}</li>" for reason in excluded.reasons)
@@ -242,11 +242,11 @@ def records_table(comparison: Comparison) -> str:
     equal = in_box(table_html(pd.DataFrame(same), "Of all runs")) if same else ""
     text = f"<details><summary>What all runs share</summary>{equal}</details>"
     if len(places) == 1:
-        return f"<p>All runs took place in the same environment.</p>{text}"
+        return f"<p>All runs were made in the same environment.</p>{text}"
     letters = [f"place {number}" for number in range(1, len(places) + 1)]
     rows = [{"what": n, **dict(zip(letters, found, strict=True))} for n, found in values.items() if len(set(found)) > 1]
     who = [{"place": letter, "runs": ", ".join(found)} for letter, found in zip(letters, runs.values(), strict=True)]
-    differs = in_box(table_html(pd.DataFrame(rows), "What differs between the places that runs were made in"))
+    differs = in_box(table_html(pd.DataFrame(rows), "What differs between the environments"))
     return f"{differs}<details><summary>Which runs</summary>{in_box(table_html(pd.DataFrame(who), 'Runs'))}</details>{text}"
 
 

@@ -1,30 +1,27 @@
-"""One run's record, read from its folder: what rules, statistics and pages ask of it."""
+"""One run's record, read from its folder: what rules, statistics and pages need of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from datamodules import UserError
 
+from ..metrics.registry import is_count, main_metric
 from ..runs.folder import Run, flat
-
-MAIN_METRICS = ("map", "top1", "loss")  # the first that a run has is what it is compared by
-LOWER_IS_BETTER = ("loss",)
+from ..runs.results import Results
 
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run: `results`, `data` and `environment` are its JSON files, `config` its config.yaml with dotted names."""
+    """A finished run: its results.json, data.json and environment.json, and its config.yaml with dotted names."""
 
     run: Run
-    results: dict[str, Any]
+    results: Results
     data: dict[str, Any]
     environment: dict[str, Any]
     config: dict[str, Any]
@@ -32,8 +29,7 @@ class Record:
     @classmethod
     def of(cls, run: Run) -> Record:
         """Raises UserError where a file of the folder is missing or broken."""
-        config = read_config(run.folder)
-        return cls(run, run.read("results.json"), run.read("data.json"), run.read("environment.json"), config)
+        return cls(run, run.results(), run.read("data.json"), run.read("environment.json"), flat(run.config()))
 
     @property
     def folder(self) -> str:
@@ -41,30 +37,30 @@ class Record:
 
     @property
     def seed(self) -> int:
-        return self.results["seed"]
+        return self.results.seed
 
     @property
     def fold(self) -> int | None:
-        """Which part of the data was the test split, where a cell is tried on several."""
+        """Which part of the data was the test split, in cross-validation."""
         return self.config.get("data.init_args.fold")
 
     @property
     def repeat(self) -> tuple[int, int | None]:
-        """What makes a run of a cell one of its own: seed and fold."""
+        """What tells the runs of a variant apart: seed and fold."""
         return self.seed, self.fold
 
     @property
-    def cell(self) -> tuple[str, str]:
-        """(experiment, cell). The folds of a cell, named NAME_fold0, NAME_fold1, ..., are one cell."""
-        return self.results["experiment"], self.results["cell"].removesuffix(f"_fold{self.fold}")
+    def variant(self) -> tuple[str, str]:
+        """(experiment, name). The folds of a variant, named NAME_fold0, NAME_fold1, ..., are one variant."""
+        return self.results.experiment, self.results.cell.removesuffix(f"_fold{self.fold}")
 
     def metrics(self, split: str) -> dict[str, float]:
-        """Its metrics on a split, without counts; COCO's -1 says that there was nothing to measure."""
-        found = self.results["metrics"].get(split, {})
-        return {name: v for name, v in found.items() if name not in ("samples", "map_classes") and v != -1}
+        """Its metrics on a split, without counts; COCO's -1 means that there was nothing to measure."""
+        found = self.results.metrics.get(split, {})
+        return {name: value for name, value in found.items() if not is_count(name) and value != -1}
 
     def samples(self, split: str) -> int | None:
-        return self.results["metrics"].get(split, {}).get("samples")
+        return self.results.metrics.get(split, {}).get("samples")
 
     @property
     def hardware(self) -> str:
@@ -97,20 +93,13 @@ class Record:
             raise UserError(f"{path} cannot be read ({error}): remove it to compare without it") from error
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """config.yaml with dotted names. Raises UserError where it is missing or no YAML."""
-    path = folder / "config.yaml"
-    try:
-        return flat(yaml.safe_load(path.read_text()))
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} has no config.yaml: it is no run folder") from error
-    except (yaml.YAMLError, AttributeError) as error:
-        raise UserError(f"{path} is not valid YAML: mend it, or leave the run out") from error
+def ranking_metric(records: list[Record], split: str) -> str:
+    """The metric that runs are ranked by.
 
-
-def main_metric(records: list[Record], split: str) -> str:
-    """What runs are compared by. Raises UserError where the split was not measured."""
-    for name in MAIN_METRICS:
-        if any(name in record.metrics(split) for record in records):
-            return name
-    raise UserError(f"no run has metrics of the {split} split: choose another --split")
+    Raises:
+        UserError: no run was measured on the split.
+    """
+    found = main_metric(name for record in records for name in record.metrics(split))
+    if found is None:
+        raise UserError(f"no run has metrics of the {split} split: choose another --split")
+    return found

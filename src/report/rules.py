@@ -1,21 +1,20 @@
-"""Which runs must not be compared, and why.
+"""Which runs cannot be compared, and why.
 
-Two runs may be compared when they agree in
-  data        data set, fingerprint of its bytes, classes, and the members of train, val and test. Modalities may differ, and
-              how pixels are ordered: that is what is compared
+Two runs can be compared when they agree in
+  data        data set, fingerprint of its bytes, classes, and the members of train, val and test. Modalities and the order of
+              elements may differ: that is what is compared
   budget      how many samples training took steps on: optimizer steps x data.batch_size (of all devices together) x
-              trainer.accumulate_grad_batches. With equal batches it must be the same number; with other batches the
-              incomplete last batches that training leaves out, less than one in an epoch, may differ. Where
-              trainer.max_time ended the runs, the budget is that time on that hardware instead. What weights were
-              trained with before, such as those that a probe reads, does not count. --any-budget lets cells differ, and
-              then the table says what each had
+              trainer.accumulate_grad_batches. With equal batch sizes the numbers must be equal; with different ones they may
+              differ by the incomplete last batches that training drops, less than one per epoch. Where trainer.max_time
+              ended the runs, the budget is that time on that hardware instead. Earlier training of weights that a run loads,
+              such as a probe's, does not count. With --any-budget variants may differ, and the table shows their budgets
   metric      its definition and the number of samples measured; older runs without a definition agree with all
-Runs of one cell must also agree in their whole configs but for the seed, what is made of it, and where they ran; and each
-seed counts once. Cross-validated cells (data.fold, data.fold_seed) agree in members with runs of the same fold alone, and
-must have the same folds in every seed.
+Runs of one variant must also agree in their whole configs, apart from the seed, values derived from it, and where they ran;
+each seed counts once. Cross-validated variants (data.fold, data.fold_seed) are compared fold by fold, and must have the same
+folds for every seed.
 
-Of runs that disagree, the largest set that agrees is kept (of equally large ones that of the run named first), the others are
-left out of all statistics.
+Among runs that disagree, the largest set that agrees is kept (of equally large sets the one with the run named first); the
+others are left out of all statistics.
 """
 
 from __future__ import annotations
@@ -25,22 +24,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..runs.folder import PLACES
+from ..runs.folder import PLACE_OPTIONS
 from .records import Record
 
-# What may differ between the runs of a cell: where they ran, and what is kept of them
-FREE = PLACES | {f"trainer.{name}" for name in ("default_root_dir", "logger", "profiler", "enable_checkpointing")}
-FREE |= {"seed_everything", "config", "tags", "cell", "experiment", "data.init_args.fold"}
+# Options that may differ between the runs of a variant: where they ran, and what is kept of them
+IGNORED_OPTIONS = PLACE_OPTIONS | {
+    f"trainer.{name}" for name in ("default_root_dir", "logger", "profiler", "enable_checkpointing")
+}
+IGNORED_OPTIONS |= {"seed_everything", "config", "tags", "cell", "experiment", "suite", "data.init_args.fold"}
 ABSENT = "(absent)"
 Changes = dict[str, tuple[Any, Any]]  # name -> this run's value, the reference's
 
 
 @dataclass(frozen=True)
 class Excluded:
-    """A run that is left out: why, and how its config differs from `reference`, a run folder that is kept."""
+    """A run that is left out: why, and how its config differs from that of `reference`, a run folder that is kept."""
 
     folder: str
-    cell: tuple[str, str]
+    variant: tuple[str, str]
     seed: int | None
     reasons: tuple[str, ...]
     reference: str = ""
@@ -48,10 +49,10 @@ class Excluded:
 
 
 def split_runs(records: Sequence[Record], split: str, any_budget: bool = False) -> tuple[list[Record], list[Excluded]]:
-    """The runs that may be compared with each other, and those that may not."""
+    """The runs that can be compared with each other, and those that cannot."""
 
     def reasons(run: Record, reference: Record) -> list[str]:
-        """Why a run must not be compared with another; empty if it may."""
+        """Why a run cannot be compared with another; empty if it can."""
         of_budget = [] if any_budget else budget_reasons(run, reference)
         return data_reasons(run, reference) + of_budget + metric_reasons(run, reference, split)
 
@@ -60,7 +61,7 @@ def split_runs(records: Sequence[Record], split: str, any_budget: bool = False) 
         for group_of in (fold_of, lambda record: record.repeat):
             kept, others = keep_in_groups(kept, group_of, reasons)
             excluded += others
-    kept, others = keep_in_groups(kept, lambda record: record.cell, odd_configs)
+    kept, others = keep_in_groups(kept, lambda record: record.variant, odd_configs)
     excluded += others
     for drop in (drop_repeats, drop_odd_folds):
         kept, others = drop(kept)
@@ -96,7 +97,8 @@ def same_samples(run: Record, reference: Record) -> bool:
 
 @dataclass(frozen=True)
 class Budget:
-    """samples: that training took steps on. batch: of one step. time: trainer.max_time and hardware, if it ended the run."""
+    """How much a run was trained: samples that steps were taken on, samples of one step, and, if that ended the run,
+    trainer.max_time with the hardware."""
 
     samples: int
     batch: int
@@ -108,13 +110,13 @@ class Budget:
         config, results = record.config, record.results
         batch = config.get("data.init_args.batch_size", 1) * (config.get("trainer.accumulate_grad_batches") or 1)
         # a linear probe takes no steps while it reads its one epoch
-        samples = results["steps"] * batch or results["epochs"] * record.data["splits"]["train"]["samples"]
+        samples = results.steps * batch or results.epochs * record.data["splits"]["train"]["samples"]
         limit = config.get("trainer.max_time")
         if limit is not None:
-            ends = ((results["steps"], "trainer.max_steps"), (results["epochs"], "trainer.max_epochs"))
+            ends = ((results.steps, "trainer.max_steps"), (results.epochs, "trainer.max_epochs"))
             if any(done >= (config.get(name) or -1) > 0 for done, name in ends):
                 limit = None
-        return cls(samples, batch, results["epochs"], None if limit is None else f"{limit} on {record.hardware}")
+        return cls(samples, batch, results.epochs, None if limit is None else f"{limit} on {record.hardware}")
 
     def __str__(self) -> str:
         return self.time or f"{self.samples:,} training samples"
@@ -136,7 +138,7 @@ def budget_reasons(run: Record, reference: Record) -> list[str]:
 
 def metric_reasons(run: Record, reference: Record, split: str) -> list[str]:
     reasons = []
-    this, other = (record.results.get("metric_definition") for record in (run, reference))
+    this, other = (record.results.metric_definition for record in (run, reference))
     if this and other and this != other:
         reasons.append(f"metric: {this}, not {other}")
     found, wanted = run.samples(split), reference.samples(split)
@@ -146,12 +148,12 @@ def metric_reasons(run: Record, reference: Record, split: str) -> list[str]:
 
 
 def config_changes(run: Record, reference: Record) -> Changes:
-    """Where the config of a run differs from another's, but for FREE and for what both made of their seeds: a value that is
-    the seed in both, or has `seed<k>` in it. Of a class that is another its options are not listed."""
+    """Options that differ between two runs, without IGNORED_OPTIONS and values derived from the seed: values that are the
+    seed in both, or contain `seed<k>`. Options of a class are not listed where the class itself differs."""
     changes = {}
     for name in sorted(run.config.keys() | reference.config.keys()):
         this, other = (record.config.get(name, ABSENT) for record in (run, reference))
-        if this == other or name in FREE or seedless(name, this, run) == seedless(name, other, reference):
+        if this == other or name in IGNORED_OPTIONS or seedless(name, this, run) == seedless(name, other, reference):
             continue
         changes[name] = (this, other)
     others = [name.removesuffix("class_path") for name in changes if name.endswith(".class_path")]
@@ -159,7 +161,7 @@ def config_changes(run: Record, reference: Record) -> Changes:
 
 
 def seedless(name: str, value: Any, record: Record) -> Any:
-    """A value with the run's seed and folder of runs as a suite writes them: {seed}, {runs_dir}."""
+    """A value with the run's seed and runs_dir replaced by {seed} and {runs_dir}, as suites write them."""
     if name.endswith("seed") and value == record.seed:
         return "{seed}"
     if isinstance(value, str):
@@ -175,14 +177,14 @@ def odd_configs(run: Record, reference: Record) -> list[str]:
         return []
     name, (this, other) = next(iter(changes.items()))
     more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
-    return [f"config: not that of the cell's other seeds ({name} {this}, not {other}{more})"]
+    return [f"config: differs from the other seeds of its variant ({name} {this}, not {other}{more})"]
 
 
 Reasons = Callable[[Record, Record], list[str]]
 
 
 def keep_largest(records: list[Record], reasons: Reasons) -> tuple[list[Record], list[Excluded]]:
-    """The largest set of runs that all agree, and the others with what parts them from one of the set."""
+    """The largest set of runs that all agree, and the others with the reasons why they disagree with one of the set."""
     agreeing = [sum(not reasons(other, record) for other in records) for record in records]
     kept: list[Record] = []
     excluded = []
@@ -193,7 +195,7 @@ def keep_largest(records: list[Record], reasons: Reasons) -> tuple[list[Record],
         if found is None:
             kept.append(record)
         else:
-            excluded.append(Excluded(record.folder, record.cell, record.seed, tuple(found[0]), found[1].folder))
+            excluded.append(Excluded(record.folder, record.variant, record.seed, tuple(found[0]), found[1].folder))
     return [record for record in records if record in kept], excluded
 
 
@@ -210,36 +212,39 @@ def keep_in_groups(
 
 
 def drop_repeats(records: list[Record]) -> tuple[list[Record], list[Excluded]]:
-    """Each seed and fold of a cell once: the run whose folder has the plain name, `seed<k>`, else the first."""
+    """Each seed and fold of a variant once: the run whose folder has the plain name, `seed<k>`, else the first."""
     plain_first = sorted(records, key=lambda record: record.run.folder.name != f"seed{record.seed}")
     first: dict[tuple, Record] = {}
     for record in plain_first:
-        first.setdefault((record.cell, record.repeat), record)
+        first.setdefault((record.variant, record.repeat), record)
     excluded = []
     for record in records:
-        chosen = first[record.cell, record.repeat]
+        chosen = first[record.variant, record.repeat]
         if chosen is not record:
             reason = f"seed {record.seed} again: {chosen.folder} counts"
-            excluded.append(Excluded(record.folder, record.cell, record.seed, (reason,), chosen.folder))
-    return [record for record in records if first[record.cell, record.repeat] is record], excluded
+            excluded.append(Excluded(record.folder, record.variant, record.seed, (reason,), chosen.folder))
+    return [record for record in records if first[record.variant, record.repeat] is record], excluded
 
 
 def drop_odd_folds(records: list[Record]) -> tuple[list[Record], list[Excluded]]:
-    """The seeds of all cells that were tried on the same folds, those that most seeds were tried on."""
+    """The seeds that have the same folds, the folds that most seeds have."""
     folds: dict[tuple, set] = defaultdict(set)
     for record in records:
-        folds[record.cell, record.seed].add(record.fold)
+        folds[record.variant, record.seed].add(record.fold)
     sets = [frozenset(found) for found in folds.values()]
     wanted = max(sets, key=sets.count, default=frozenset())
     odd = {key: found for key, found in folds.items() if found != wanted}
     excluded = [
         Excluded(
-            r.folder, r.cell, r.seed, (f"folds: seed {r.seed} has {listed(odd[r.cell, r.seed])}, not {listed(wanted)}",)
+            r.folder,
+            r.variant,
+            r.seed,
+            (f"folds: seed {r.seed} has {listed(odd[r.variant, r.seed])}, not {listed(wanted)}",),
         )
         for r in records
-        if (r.cell, r.seed) in odd
+        if (r.variant, r.seed) in odd
     ]
-    return [record for record in records if (record.cell, record.seed) not in odd], excluded
+    return [record for record in records if (record.variant, record.seed) not in odd], excluded
 
 
 def listed(folds: set | frozenset) -> str:
@@ -247,12 +252,12 @@ def listed(folds: set | frozenset) -> str:
 
 
 def with_changes(out: Excluded, records: Sequence[Record], kept: list[Record]) -> Excluded:
-    """How its config differs from that of a kept run of its cell or, but for the model, of the run that it disagrees with."""
+    """Adds how its config differs from a kept run of its variant or, apart from the model, from the run it disagrees with."""
     by_folder = {record.folder: record for record in records}
     run = by_folder[out.folder]
-    same_cell = [record for record in kept if record.cell == run.cell]
-    reference = same_cell[0] if same_cell else by_folder[out.reference or kept[0].folder]
+    same_variant = [record for record in kept if record.variant == run.variant]
+    reference = same_variant[0] if same_variant else by_folder[out.reference or kept[0].folder]
     changes = config_changes(run, reference)
-    if not same_cell:
+    if not same_variant:
         changes = {name: change for name, change in changes.items() if not name.startswith("model.")}
     return replace(out, reference=reference.folder, changes=changes)

@@ -6,10 +6,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from ..metrics.registry import METRICS, in_table_order
 from ..runs.folder import Run
 
-DETECTION = ("map_50", "segm_map", "segm_map_50")  # beside map, which is of boxes there
-PRIMARY = ("map", *DETECTION, "top1", "top5", "ridge_map", "ridge_top1", "map_classes", "loss", "samples")
+COUNTS = ("map_classes", "samples")
 
 
 def runs_frame(runs: list[Run], split: str = "test") -> pd.DataFrame:
@@ -20,30 +20,30 @@ def runs_frame(runs: list[Run], split: str = "test") -> pd.DataFrame:
     rows = []
     letters: dict[tuple, str] = {}
     for run in runs:
-        results, data = run.read("results.json"), run.read("data.json")
+        results, data = run.results(), run.read("data.json")
         same = (
             data["dataset"],
             data["fingerprint"],
             *(data["splits"][s]["keys_sha256"] for s in sorted(data["splits"])),
         )
         letter = letters.setdefault(same, chr(ord("A") + len(letters)) if len(letters) < 26 else str(len(letters)))
-        metrics = results["metrics"].get(split, {})
+        metrics = results.metrics.get(split, {})
         rows.append(
             {
-                "experiment": results["experiment"],
-                "cell": results["cell"],
-                "seed": results["seed"],
+                "experiment": results.experiment,
+                "cell": results.cell,
+                "seed": results.seed,
                 "data": letter,
                 "dataset": data["dataset"],
                 "fingerprint": data["fingerprint"][:8],
                 "modalities": "+".join(data["spec"]["modalities"]),
-                **{name: metrics[name] for name in PRIMARY if name in metrics},
-                "parameters": results["parameters"],
-                "flops_per_example": results["flops_per_example"],
-                "train_samples_per_second": results["train_samples_per_second"],
-                "peak_memory_bytes": results["peak_memory"]["bytes"],
-                "wall_time_seconds": results["wall_time_seconds"],
-                "energy_joules": results.get("energy_joules"),
+                **{name: metrics[name] for name in [*in_table_order(metrics), *COUNTS] if name in metrics},
+                "parameters": results.parameters,
+                "flops_per_example": results.flops_per_example,
+                "train_samples_per_second": results.train_samples_per_second,
+                "peak_memory_bytes": results.peak_memory["bytes"],
+                "wall_time_seconds": results.wall_time_seconds,
+                "energy_joules": results.energy_joules,
                 "run": str(run.folder),
             }
         )
@@ -51,11 +51,11 @@ def runs_frame(runs: list[Run], split: str = "test") -> pd.DataFrame:
 
 
 def print_runs(runs: list[Run], split: str = "test") -> pd.DataFrame:
-    """Print the table of some runs and mark those whose data differ; returns it as a DataFrame."""
+    """Print the table of some runs, mark those whose data differ, and return it."""
     frame = runs_frame(runs, split)
     several = frame["data"].nunique() > 1
     table = Table(title=f"{split} split", title_justify="left")
-    metrics = [name for name in ("map", *DETECTION, "top1", "top5", "ridge_map", "ridge_top1", "loss") if name in frame]
+    metrics = in_table_order(map(str, frame))
     table.add_column("cell", overflow="fold")
     for heading in ["modalities", "seed", *metrics, "samples", "parameters", "FLOPs", "samples/s", "memory", "time"]:
         table.add_column(heading, justify="left" if heading == "modalities" else "right", overflow="fold")
@@ -63,7 +63,7 @@ def print_runs(runs: list[Run], split: str = "test") -> pd.DataFrame:
         table.add_column("data")
     for row in frame.to_dict("records"):
         cells = [row["cell"], row["modalities"], str(row["seed"])]
-        cells += [number(row[name], ".4f") for name in metrics]
+        cells += [METRICS[name].format(row[name]) for name in metrics]
         cells += [number(row.get("samples"), ",.0f"), scaled(row["parameters"]), scaled(row["flops_per_example"])]
         cells += [number(row["train_samples_per_second"], ",.0f"), scaled(row["peak_memory_bytes"], "B")]
         cells += [number(row["wall_time_seconds"], ",.0f") + " s"]
@@ -76,7 +76,7 @@ def print_runs(runs: list[Run], split: str = "test") -> pd.DataFrame:
         counted = sorted({int(c) for c in frame["map_classes"].dropna()})
         out.print(f"map: macro mean of average precision over the classes with a positive: {counted}", highlight=False)
     if several:
-        out.print("[bold red]These runs were not measured on the same data; do not compare across the letters:[/]")
+        out.print("[bold red]These runs were measured on different data; do not compare across letters:[/]")
         for letter, group in frame.groupby("data"):
             first = group.iloc[0]
             out.print(
@@ -93,13 +93,13 @@ def print_metrics(metrics: dict[str, float], title: str) -> None:
     """Print the metrics of one evaluation."""
     table = Table("metric", "value")
     for name, value in metrics.items():
-        table.add_row(name, number(value, ",d" if isinstance(value, int) else ".4f"))
+        table.add_row(name, METRICS[name].format(value) if name in METRICS else str(value))
     console().print(title, highlight=False, soft_wrap=True)
     console().print(table)
 
 
 def console() -> Console:
-    """The terminal; in a log there is no width to fit, so every row stays on one line."""
+    """The terminal, or a wide page in a log, so that every row stays on one line."""
     found = Console()
     return found if found.is_terminal else Console(width=160)
 

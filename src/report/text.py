@@ -2,49 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import pandas as pd
 from rich.table import Table
 
-from .comparison import Comparison, published_figure
+from .comparison import Comparison, published_value
 from .statistics import Interval
 from .table import console, number, scaled
 
 CHANGES_SHOWN = 4  # of a config; the page has all
 
 
+@dataclass(frozen=True)
+class Column:
+    """A column of the table of variants, as strings; `key` names it whatever its heading."""
+
+    key: str
+    heading: str
+    values: list[str]
+
+
+def columns(comparison: Comparison) -> list[Column]:
+    """The table of variants; columns that no variant has a value for are left out."""
+    metric, against = comparison.metric, comparison.variants[comparison.against].label
+    variants = comparison.variants
+    budgets = [str(variant.budget) for variant in variants]
+    published = [published_value(variant.published, metric) for variant in variants]
+    means = [variant.interval(metric).mean for variant in variants]
+    pairs = [(number, comparison.against) for number in range(len(variants))]
+
+    def cost(key: str, heading: str, show: Callable[[float | None], str]) -> Column:
+        return Column(key, heading, [show(variant.cost(key)) for variant in variants])
+
+    found = [
+        Column("cell", "cell", [variant.label for variant in variants]),
+        Column("seeds", "seeds", [str(len({record.seed for record in variant.records})) for variant in variants]),
+        Column(metric, metric, [with_half(variant.interval(metric)) for variant in variants]),
+        Column(
+            "difference_seeds",
+            f"minus {against}, over seeds",
+            [with_half(comparison.by_seed.get(pair), "+.4f") for pair in pairs],
+        ),
+        Column("difference_samples", "over samples", [limits(comparison.by_sample.get(pair)) for pair in pairs]),
+        Column(
+            "published",
+            "published",
+            ["-" if version is None else f"{value:.3f} ({version})" for value, version in published],
+        ),
+        Column("gap", "gap", [number(mean - p, "+.3f") for mean, (p, _) in zip(means, published, strict=True)]),
+        Column("budget", "budget", budgets if len(set(budgets)) > 1 else ["-"] * len(budgets)),
+        cost("parameters", "parameters", scaled),
+        cost("flops_per_example", "FLOPs", scaled),
+        cost("train_samples_per_second", "samples/s", lambda value: number(value, ",.0f")),
+        cost("peak_memory_bytes", "memory", lambda value: scaled(value, "B")),
+        cost("wall_time_seconds", "time", lambda value: with_unit(value, "s")),
+        cost("energy_joules", "energy", lambda value: scaled(value, "J")),
+    ]
+    return [column for column in found if set(column.values) != {"-"}]
+
+
 def text_frame(comparison: Comparison) -> pd.DataFrame:
-    """One row per cell, as strings; columns that no cell has are left out."""
-    metric, against = comparison.metric, comparison.cells[comparison.against].label
-    rows = []
-    budgets = [str(cell.budget) for cell in comparison.cells]
-    for position, cell in enumerate(comparison.cells):
-        pair = (position, comparison.against)
-        value, version = published_figure(cell.published, metric)
-        mean = cell.interval(metric).mean
-        rows.append(
-            {
-                "cell": cell.label,
-                "seeds": str(len({record.seed for record in cell.records})),
-                metric: with_half(cell.interval(metric)),
-                f"minus {against}, over seeds": with_half(comparison.by_seed.get(pair), "+.4f"),
-                "over samples": limits(comparison.by_sample.get(pair)),
-                "published": "-" if version is None else f"{value:.3f} ({version})",
-                "gap": number(mean - value, "+.3f"),
-                "budget": budgets[position] if len(set(budgets)) > 1 else "-",
-                "parameters": scaled(cell.cost("parameters")),
-                "FLOPs": scaled(cell.cost("flops_per_example")),
-                "samples/s": number(cell.cost("train_samples_per_second"), ",.0f"),
-                "memory": scaled(cell.cost("peak_memory_bytes"), "B"),
-                "time": with_unit(cell.cost("wall_time_seconds"), "s"),
-                "energy": scaled(cell.cost("energy_joules"), "J"),
-            }
-        )
-    frame = pd.DataFrame(rows)
-    return frame[[name for name in frame if not (frame[name] == "-").all()]]
+    """The table of variants with its headings."""
+    return pd.DataFrame({column.heading: column.values for column in columns(comparison)})
 
 
 def with_half(interval: Interval | None, form: str = ".4f") -> str:
-    """0.7046 ± 0.0750; the mean alone where there is but one seed."""
+    """0.7046 ± 0.0750; the mean alone where there is only one seed."""
     if interval is None or pd.isna(interval.mean):
         return "-"
     mean = format(interval.mean, form)
@@ -60,23 +85,23 @@ def with_unit(value: float | None, unit: str) -> str:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """What a reader must know of the figures."""
-    found = [f"± and to: 95 % intervals. {comparison.metric}: mean over seeds, Student's t"]
+    """What a reader must know to read the table."""
+    found = [f"Intervals have 95 % confidence. {comparison.metric}: mean over seeds, Student's t"]
     if comparison.by_seed:
-        found[0] += "; differences: runs of equal seeds"
+        found[0] += "; differences are between runs of equal seeds"
     if comparison.by_sample:
-        found[0] += "; over samples: the same seeds, test samples drawn anew"
+        found[0] += "; over samples: the seeds are fixed, test samples are resampled"
     hardware = sorted({record.hardware for record in comparison.records})
     if len(hardware) > 1:
-        found.append(f"Runs took place on {'; '.join(hardware)}: samples/s, memory, time and energy are not comparable")
-    energy = {tuple(record.results.get("energy_of") or ()) for record in comparison.records} - {()}
+        found.append(f"Runs were made on {'; '.join(hardware)}: samples/s, memory, time and energy are not comparable")
+    energy = {tuple(record.results.energy_of) for record in comparison.records} - {()}
     if energy:
-        found.append(f"Energy of training, as {' and '.join('+'.join(e) for e in sorted(energy))} count it")
+        found.append(f"Energy of training, as measured by {' and '.join('+'.join(e) for e in sorted(energy))}")
     return found
 
 
 def print_comparison(comparison: Comparison) -> None:
-    """The table of cells, and what was left out of it and why."""
+    """The table of variants, and what was left out of it and why."""
     frame = text_frame(comparison)
     out = console()
     table = Table(title=comparison.summary, title_justify="left")
@@ -88,7 +113,7 @@ def print_comparison(comparison: Comparison) -> None:
     for note in notes(comparison):
         out.print(note, highlight=False)
     if comparison.excluded:
-        out.print(f"[bold red]Left out, {len(comparison.excluded)} runs that must not be compared with these:[/]")
+        out.print(f"[bold red]Left out, {len(comparison.excluded)} runs that cannot be compared with these:[/]")
     for excluded in comparison.excluded:
         out.print(f"  {excluded.folder}: {'; '.join(excluded.reasons)}", highlight=False, soft_wrap=True, markup=False)
         changes = list((excluded.changes or {}).items())

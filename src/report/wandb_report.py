@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
-
 import pandas as pd
 import wandb
 
-from .charts import figures
+from ..runs.wandb_logger import wandb_mode
+from .charts import charts
 from .comparison import Comparison
 from .html import html_page
 
 
 def log_comparison(comparison: Comparison, runs: pd.DataFrame) -> None:
     """In the group of the runs where they have one experiment in common; offline unless WANDB_MODE says otherwise."""
-    os.environ.setdefault("WANDB_MODE", "offline")
-    groups = {cell.name[0] for cell in comparison.cells}
+    wandb_mode()
+    groups = {variant.name[0] for variant in comparison.variants}
     group = groups.pop() if len(groups) == 1 else None
     left_out = pd.DataFrame(
         [{"run": out.folder, "reasons": "; ".join(out.reasons)} for out in comparison.excluded],
@@ -29,6 +28,6 @@ def log_comparison(comparison: Comparison, runs: pd.DataFrame) -> None:
                 f"{place}_runs": wandb.Table(dataframe=runs),
                 f"{place}_left_out": wandb.Table(dataframe=left_out),
                 f"{place}_page": wandb.Html(html_page(comparison)),
-                **{f"{place}_{name}": wandb.Image(figure) for name, figure in figures(comparison).items()},
+                **{f"{place}_{name}": wandb.Image(figure) for name, figure in charts(comparison).items()},
             }
         )

@@ -2,14 +2,14 @@
 
 runs/<experiment>/<cell>/seed<k>/
   config.yaml         the complete configuration; `python -m src.fit --config` takes it again
-  environment.json    git commit, packages, hardware, torch's switches, W&B's id of the run; where a run went on after a stop,
-                      environment.1.json, environment.2.json, ... say the same of the later parts
-  data.json           fingerprint of the data's bytes, size and membership of the splits, the data spec
+  environment.json    git commit, packages, hardware, torch's settings, W&B's run id; a run that resumed also has
+                      environment.1.json, environment.2.json, ... for its later parts
+  data.json           fingerprint of the data's bytes, sizes and members of the splits, the data spec
   metrics.csv         losses and metrics over training
-  results.json        final metrics with their sample counts, parameters, FLOPs, samples/s, peak memory, wall time, energy
-  predictions.npz     of every test sample: `sample`, a number that stands for its name, ascending; `target`; with one label
-                      the class `predicted`, with several the `scores` (samples, classes)
-  predictions.json    instead, of detection: what was found in the test images, in COCO's format of results
+  results.json        final metrics and costs: see `Results`
+  predictions.npz     for every test sample its `key`, `sample` (a hash of the key, ascending) and `target`, and what was
+                      predicted: the class `predicted`, or `scores` (samples, classes)
+  predictions.json    for detection instead: the detections in the test images, in COCO's results format
   checkpoints/        last.ckpt, the one before it as previous.ckpt, best.ckpt
   wandb/              W&B's files
 """
@@ -31,12 +31,16 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules import UserError
 
+from ..config.class_paths import with_current_class_paths
 from .environment import environment
+from .results import Results
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
-# What may change between the parts of a run: where and how it is computed, not what
-PLACES = {f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar")}
-PLACES |= {"runs_dir", "data.init_args.num_workers", "data.init_args.data_dir"}
+# Options that may change when a run resumes: where and how it is computed, not what
+PLACE_OPTIONS = {
+    f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar")
+}
+PLACE_OPTIONS |= {"runs_dir", "data.init_args.num_workers", "data.init_args.data_dir"}
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class Run:
 
     @rank_zero_only
     def begin(self, config: dict, data: dict, wandb_id: str) -> None:
-        """Make the folder, with config.yaml, data.json and environment.json. An older run of that name is kept as
+        """Make the folder, with config.yaml, data.json and environment.json. An older run of this name is kept as
         seed<k>.1, .2, ..."""
         folder = self.folder
         if folder.exists():
@@ -61,27 +65,52 @@ class Run:
         self.write("data.json", data)
         self.write("environment.json", {"wandb_id": wandb_id, **environment()})
 
-    def go_on(self, config: dict, data: dict, wandb_id: str) -> None:
-        """Note that the run goes on here. Raises UserError where config or data are not those it began with."""
-        began = flat(yaml.safe_load((self.folder / "config.yaml").read_text()))
-        now = flat(config)
+    @rank_zero_only
+    def resume(self, wandb_id: str) -> None:
+        """Record that the run resumes here."""
+        number = 1 + len(list(self.folder.glob("environment.*.json")))
+        self.write(f"environment.{number}.json", {"wandb_id": wandb_id, **environment()})
+
+    def check_unchanged(self, began: dict, now: dict, data: dict) -> None:
+        """Raises UserError where options or data are not those that the run began with.
+
+        Args:
+            began: the run's config with today's defaults for options that it lacks.
+            now: the present config.
+            data: what the datamodule says of its data.
+        """
+        began, now = flat(began), flat(now)
         for name in sorted(began.keys() | now.keys()):
-            if began.get(name) != now.get(name) and name not in PLACES:
+            if began.get(name) != now.get(name) and name not in PLACE_OPTIONS:
                 raise UserError(
                     f"{self.folder} began with {name} {began.get(name)}, this is {now.get(name)}: give the options it began "
                     "with, or another --cell"
                 )
-        if data != self.read("data.json"):
-            raise UserError(f"{self.folder} began on other data (see its data.json): give those, or another --cell")
-        number = 1 + len(list(self.folder.glob("environment.*.json")))
-        self.write(f"environment.{number}.json", {"wandb_id": wandb_id, **environment()})
+        if not agrees(self.read("data.json"), data):
+            raise UserError(f"{self.folder} began with other data (see its data.json): give those, or another --cell")
+
+    def config(self) -> dict:
+        """config.yaml, with class paths of older versions as they are called now.
+
+        Raises:
+            UserError: it is missing or not valid YAML.
+        """
+        return read_config(self.folder / "config.yaml")
+
+    def results(self) -> Results:
+        """results.json.
+
+        Raises:
+            UserError: it is missing, or does not hold the results of a run.
+        """
+        return Results.from_dict(self.read("results.json"), self.folder / "results.json")
 
     @property
     def finished(self) -> bool:
         return (self.folder / "results.json").is_file()
 
     def newest_checkpoint(self) -> Path | None:
-        """What the run can go on from: last.ckpt or, with a warning, the one before it if that cannot be read."""
+        """What the run resumes from: last.ckpt or, with a warning, the one before it if that cannot be read."""
         for name in (LAST, PREVIOUS):
             path = self.folder / "checkpoints" / name
             if path.is_file():
@@ -95,14 +124,14 @@ class Run:
 
     @rank_zero_only
     def write(self, name: str, content: dict | list) -> None:
-        """Write a JSON file of the run, aside and renamed; a list, which may be long, in one line."""
+        """Write a JSON file of the run to a temporary file and rename it; lists, which may be long, on one line."""
         aside = self.folder / f"{name}.part"
         aside.write_text(json.dumps(content, indent=1 if isinstance(content, dict) else None) + "\n")
         os.replace(aside, self.folder / name)
 
     @rank_zero_only
     def write_predictions(self, name: str, predictions: list[dict] | dict[str, np.ndarray]) -> None:
-        """Write COCO's results as NAME.json, arrays as NAME.npz."""
+        """Write COCO's results as NAME.json, or arrays as NAME.npz."""
         if isinstance(predictions, list):
             self.write(f"{name}.json", predictions)
         else:
@@ -118,15 +147,39 @@ class Run:
         try:
             return json.loads(path.read_text())
         except ValueError as error:
-            raise UserError(f"{path} is not JSON ({error}): run the cell again") from error
+            raise UserError(f"{path} is not JSON ({error}): train the run again") from error
 
     def weights(self, checkpoint: str = "last") -> dict:
         """The model's tensors of a checkpoint."""
         return load_checkpoint(self.folder / "checkpoints" / f"{checkpoint}.ckpt")["state_dict"]
 
 
+def read_config(path: Path) -> dict:
+    """A config.yaml, with class paths of older versions as they are called now.
+
+    Raises:
+        UserError: it is missing or not valid YAML.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent} has no config.yaml: it is no run folder") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: fix it, or leave the run out") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is not valid YAML: fix it, or leave the run out")
+    return with_current_class_paths(content)
+
+
+def agrees(stored: Any, now: Any) -> bool:
+    """Whether all that a file of an older version says holds now; newer versions write more keys."""
+    if isinstance(stored, dict) and isinstance(now, dict):
+        return all(name in now and agrees(value, now[name]) for name, value in stored.items())
+    return stored == now
+
+
 def flat(config: dict, prefix: str = "") -> dict:
-    """Nested mappings as one, its keys joined by dots."""
+    """Nested mappings as one, with dotted keys."""
     found: dict = {}
     for name, value in config.items():
         found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}

@@ -1,4 +1,4 @@
-"""W&B's part in a run: offline unless WANDB_MODE=online, and never in the way; and a run's record to W&B and back.
+"""Logging to W&B, offline unless WANDB_MODE=online, and reading runs back from its server.
 
 A W&B run has the run's options as its config, beside them `record` with data.json and environment.json, and results.json
 under `results` in its summary.
@@ -20,24 +20,32 @@ from datamodules import UserError
 
 from .folder import Run
 
-WAIT_TO_BEGIN, WAIT_TO_END = 30.0, 60.0  # seconds for W&B's server; after them the run goes on without it
+WAIT_TO_BEGIN, WAIT_TO_END = 30.0, 60.0  # seconds to wait for W&B's server before continuing without it
+
+
+def wandb_mode() -> str:
+    """WANDB_MODE, which is set to `offline` where the environment does not say: nothing is uploaded unasked."""
+    return os.environ.setdefault("WANDB_MODE", "offline")
 
 
 class PatientWandbLogger(WandbLogger):
-    """Goes on offline where W&B's server is out of reach, slow or refuses; `wandb sync` uploads the run later.
+    """Switches to offline where W&B's server is unreachable, slow or refuses; `wandb sync` uploads the run later.
 
-    run_id: the same for all parts of a run.
+    Args:
+        folder: the run folder, where W&B's files are written.
+        run_id: W&B's id, the same for all parts of a run.
+        options: of WandbLogger.
     """
 
     def __init__(self, folder: Path, run_id: str, **options) -> None:
-        os.environ.setdefault("WANDB_MODE", "offline")
+        mode = wandb_mode()
         os.environ.setdefault("WANDB_SILENT", "true")
         super().__init__(
             save_dir=str(folder),
             project="bytebench",
             id=run_id,
-            mode=os.environ["WANDB_MODE"],  # else W&B may remember that of an earlier run of this process
-            resume="allow" if os.environ["WANDB_MODE"] == "online" else None,
+            mode=mode,  # otherwise W&B may remember the mode of an earlier run in this process
+            resume="allow" if mode == "online" else None,
             settings=wandb.Settings(init_timeout=WAIT_TO_BEGIN, finish_timeout=WAIT_TO_END),
             **options,
         )
@@ -46,7 +54,7 @@ class PatientWandbLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self):
-        if self._experiment is None and os.environ["WANDB_MODE"] == "online":
+        if self._experiment is None and wandb_mode() == "online":
             try:
                 return super().experiment
             except (wandb.Error, OSError, ValueError) as error:
@@ -62,19 +70,24 @@ class PatientWandbLogger(WandbLogger):
         return super().experiment
 
 
-def log_record(run: Run) -> None:
-    """Give W&B what `fetch_runs` reads back; nothing where there is no W&B run."""
+def finish_wandb(run: Run) -> None:
+    """Log what `fetch_runs` reads back, and end the W&B run, if there is one."""
     if wandb.run is not None:
         record = {name: run.read(f"{name}.json") for name in ("data", "environment")}
         wandb.run.config.update({"record": record}, allow_val_change=True)
         wandb.run.summary["results"] = run.read("results.json")
+        wandb.finish()
 
 
 def fetch_runs(path: str, folder: Path) -> list[Run]:
-    """Write the records of finished runs on W&B's server as run folders under `folder`, without checkpoints and predictions.
+    """Download finished runs from W&B as run folders under `folder`, without checkpoints and predictions.
 
-    path: ENTITY/PROJECT, or ENTITY/PROJECT/GROUP for one experiment. Raises UserError where it does not exist, holds no
-    finished run, or the server cannot be reached.
+    Args:
+        path: ENTITY/PROJECT, or ENTITY/PROJECT/GROUP for one experiment.
+        folder: where the run folders are written.
+
+    Raises:
+        UserError: the path does not exist, holds no finished run, or the server cannot be reached.
     """
     entity, _, rest = path.partition("/")
     project, _, group = rest.partition("/")
@@ -95,7 +108,7 @@ def fetch_runs(path: str, folder: Path) -> list[Run]:
 
 
 def write_record(fetched, folder: Path) -> Run | None:
-    """A run folder made of a run of W&B's API; None for one that has not finished or is none of src.fit's."""
+    """The run folder of a run from W&B's API; None if it has not finished or was not made by src.fit."""
     config = {name: value for name, value in fetched.config.items() if name != "record"}
     record, results = fetched.config.get("record"), plain(fetched.summary.get("results"))
     if not record or not results:
@@ -113,5 +126,5 @@ def write_record(fetched, folder: Path) -> Run | None:
 
 
 def plain(value):
-    """W&B's nested summaries as dicts."""
+    """W&B's nested summaries as plain dicts."""
     return {name: plain(v) for name, v in value.items()} if hasattr(value, "items") else value

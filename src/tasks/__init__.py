@@ -3,5 +3,6 @@
 from .classification import Classification
 from .detection import Detection
 from .linear_probe import LinearProbe
+from .regression import Regression
 
-__all__ = ["Classification", "Detection", "LinearProbe"]
+__all__ = ["Classification", "Detection", "LinearProbe", "Regression"]

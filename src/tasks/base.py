@@ -1,77 +1,125 @@
-"""What all tasks share: a backbone, an optimizer with its schedule, metrics on val and test, and counted operations."""
+"""The contract of all tasks: a backbone, a head, a loss, metrics, an optimizer with its schedule, and counted operations."""
 
 from __future__ import annotations
 
-import os
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from typing import Self
+from functools import cached_property
+from typing import Any, Self
 
 import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics import Metric
 
-from datamodules import Batch, ByteArray, DataSpec
+from datamodules import Batch, ByteArray, DataSpec, UserError
 from datamodules.core.order import hashed_seed
 
+from ..backbones.base import Backbone
+from ..metrics.registry import metric_named
 from ..optim import Constant, Schedule
 from ..training.batch_norm import synchronise_batch_norms
-from ..training.strategies import shard
+from ..training.strategies import mean_over_ranks, shard
 
 
-class Task(L.LightningModule):
-    """A backbone made with the data spec. A subclass adds head and loss, `monitor`, `val_metrics` and `test_metrics`.
+class Task(L.LightningModule, ABC):
+    """A LightningModule of a backbone, which is made with the data spec, a head, a loss and metrics.
 
-    monitor: the metric, on the validation split, that the best checkpoint has most of.
-    predictions: of the last test, for the run folder: COCO's results, or arrays; None before.
-    resumes_inside_epochs: whether a run may go on from the middle of an epoch.
+    A subclass builds its head and calls `set_metrics` in its constructor, and has `forward`, `training_step` and `evaluate`.
+
+    Args:
+        data_spec: comes from the datamodule.
+        backbone: made with the data spec.
+        optimizer: made with the parameters.
+        schedule: factor of the learning rate over training; constant if left out.
+
+    Attributes:
+        tasks: the kinds of data (`data_spec.task`) that it learns.
+        monitor: the validation metric that the best checkpoint is chosen by; the registry of metrics knows its direction.
+        val_metrics, test_metrics: their `definition` says how they are computed.
+        predictions: of the last test, for the run folder: COCO's results or arrays; None before.
+        resumes_inside_epochs: whether a run may resume from the middle of an epoch.
     """
 
+    tasks: tuple[str, ...]
     monitor: str
-    val_metrics: Metric
-    test_metrics: Metric
+    val_metrics: Any
+    test_metrics: Any
     predictions: list[dict] | dict[str, np.ndarray] | None = None
     resumes_inside_epochs = True
 
     def __init__(
         self,
         data_spec: DataSpec,
-        backbone: Callable[[DataSpec], nn.Module],
+        backbone: Callable[[DataSpec], Backbone],
         optimizer: Callable[[Iterable], Optimizer] = AdamW,
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__()
+        if data_spec.task not in self.tasks:
+            raise UserError(
+                f"{type(self).__name__} needs {' or '.join(self.tasks)} data, these are {data_spec.task}: set model to a "
+                "task for them, such as src.tasks.Classification, src.tasks.Regression or src.tasks.Detection"
+            )
         self.data_spec = data_spec
         # a function, which copies of the model share: what a config makes of `optimizer` cannot be copied
         self.make_optimizer = lambda parameters: optimizer(parameters)
         self.schedule = schedule or Constant()
         self.backbone = backbone(data_spec)
 
+    def set_metrics(self, metrics: Callable[[], Metric], monitor: str) -> None:
+        """Make the metrics of both splits.
+
+        Raises:
+            UserError: `monitor` is no registered metric.
+        """
+        self.monitor = metric_named(monitor).name
+        self.val_metrics, self.test_metrics = metrics(), metrics()
+
+    @abstractmethod
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """The loss of a training batch."""
+
+    @abstractmethod
+    def evaluate(self, batch: Batch, split: str, metrics: Any) -> None:
+        """Update the metrics of a split with a batch."""
+
     def configure_model(self) -> None:
-        """Make one model of the ranks' copies or shards, where there are several."""
+        """Synchronise batch normalisation over ranks, and shard the model where the strategy says so."""
         synchronise_batch_norms(self)
         if self.device_mesh is not None:
             shard(self, self.device_mesh)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout and the like are functions of seed, epoch, step and rank: a run that goes on draws what it would have."""
-        seed = os.environ.get("PL_GLOBAL_SEED", "0")
+        """Seed dropout and the like by seed, epoch, step and rank, so that a resumed run draws what it would have drawn."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        seed = 0 if datamodule is None else datamodule.seed
         number = hashed_seed("step", seed, self.current_epoch, batch_idx, self.global_rank)
         # not torch.manual_seed: without a GPU it keeps a stack trace a step, for the day that one is found
         torch.default_generator.manual_seed(number)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(number)
 
-    @abstractmethod
-    def evaluate(self, batch: Batch, split: str, metrics: Metric) -> None:
-        """Update the metrics of a split with a batch."""
+    def mean_loss(self, losses: Tensor, batch: Batch) -> Tensor:
+        """The loss to minimise, from the losses (B,) of this rank's samples; logs it as train/loss."""
+        loss, value = mean_over_ranks(losses, batch.weight)
+        # Lightning takes 2 ms to log a value, whether or not it writes it: log only the steps that are written
+        trainer: Any = self.trainer
+        if (trainer.global_step + 1) % trainer.log_every_n_steps <= 1:
+            self.log("train/loss", value, batch_size=len(batch.keys))
+        return loss
+
+    def log_mean(self, name: str, losses: Tensor, batch: Batch) -> None:
+        """Log the mean over an evaluation's samples, from values (B,); samples of weight 0 do not count."""
+        real = batch.weight.sum()
+        mean = (losses * batch.weight).sum() / real.clamp(min=1)
+        self.log(name, mean, batch_size=int(real), on_epoch=True, sync_dist=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.evaluate(batch, "val", self.val_metrics)
@@ -85,7 +133,8 @@ class Task(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self.report("test", self.test_metrics)
 
-    def report(self, split: str, metrics: Metric) -> None:
+    def report(self, split: str, metrics: Any) -> None:
+        """Log the metrics of a split and start them anew."""
         for name, value in metrics.compute().items():
             self.log(f"{split}/{name}", value.float().to(self.device))
         metrics.reset()
@@ -97,14 +146,19 @@ class Task(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_meta(self) -> Self:
-        """A copy without memory, for evaluation: what it does with example inputs tells shapes and operations."""
+        """A copy without memory, for evaluation: running it on example inputs gives shapes and operations."""
         return deepcopy(self).to("meta").eval().requires_grad_(False)
 
     def counted(self, inputs: dict[str, ByteArray]) -> object:
-        """The operations that `count_flops` counts: one forward pass."""
+        """The operations that `flops_per_example` counts: one forward pass."""
         return self(inputs)
 
-    def count_flops(self) -> int:
+    @cached_property
+    def num_parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    @cached_property
+    def flops_per_example(self) -> int:
         """Floating-point operations of `counted` on one example, multiplications and additions counted apart.
 
         Counted on the meta device from the data spec: nothing is computed.

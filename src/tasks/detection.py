@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import AdamW, Optimizer
-from torchmetrics import Metric
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -21,6 +20,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from datamodules import Batch, ByteArray, DataSpec, UserError
 from datamodules.detection.targets import to_original
 
+from ..backbones.base import Backbone
 from ..backbones.baselines import one_image
 from ..metrics.detection import DetectionMetrics
 from ..optim import Schedule
@@ -46,12 +46,12 @@ class Detection(Task):
     regions: of the proposed ones that the heads are trained on, drawn at random, a quarter of them on objects.
     """
 
-    monitor = "segm_map"
+    tasks = ("detection",)
 
     def __init__(
         self,
         data_spec: DataSpec,
-        backbone: Callable[[DataSpec], nn.Module],
+        backbone: Callable[[DataSpec], Backbone],
         optimizer: Callable[[Iterable], Optimizer] = AdamW,
         schedule: Schedule | None = None,
         anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512),
@@ -61,20 +61,12 @@ class Detection(Task):
         regions: int = 512,
     ) -> None:
         super().__init__(data_spec, backbone, optimizer, schedule)
-        if data_spec.task != "detection":
-            raise UserError(
-                f"Detection needs data with boxes and masks, these are {data_spec.task}: use Classification"
-            )
         _, spec = one_image("Detection", data_spec)
         assert spec.grid is not None
         self.side = spec.grid
-        if not hasattr(self.backbone, "feature_maps"):
-            raise UserError(
-                f"Detection needs feature maps, {type(self.backbone).__name__} has none: use ResNet, EfficientNet or "
-                "LambdaResNet"
-            )
-        feature_maps: Any = self.on_meta().backbone.feature_maps
-        widths = [found.shape[1] for found in feature_maps(data_spec.example_inputs(device="meta"))]
+        widths = [
+            found.shape[1] for found in self.on_meta().backbone.feature_maps(data_spec.example_inputs(device="meta"))
+        ]
         if len(anchor_sizes) != len(widths) + 1:
             raise UserError(
                 f"anchor_sizes {list(anchor_sizes)} are {len(anchor_sizes)}: give {len(widths) + 1}, one for each of the "
@@ -99,13 +91,12 @@ class Detection(Task):
             mask_head=MaskRCNNHeads(channels, (channels,) * 4, 1),
             mask_predictor=MaskRCNNPredictor(channels, channels, classes),
         )
-        self.val_metrics, self.test_metrics = DetectionMetrics(), DetectionMetrics()
+        self.set_metrics(DetectionMetrics, "segm_map")
 
     def forward(self, inputs: dict[str, ByteArray]) -> dict[str, Tensor]:
         """The maps of the pyramid by name, each (B, channels, H, W), the finest first."""
-        feature_maps: Any = self.backbone.feature_maps
         pyramid: Any = self.detector.backbone
-        return pyramid({str(level): found for level, found in enumerate(feature_maps(inputs))})
+        return pyramid({str(level): found for level, found in enumerate(self.backbone.feature_maps(inputs))})
 
     def detect(
         self, features: dict[str, Tensor], targets: list[dict[str, Tensor]] | None = None
@@ -121,7 +112,7 @@ class Detection(Task):
         found, losses = detector.roi_heads(features, proposals, images.image_sizes, targets)
         return found, {**losses, **proposal_losses}
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         real = batch.weight > 0  # at least one: the loader refuses a batch without
         features = {name: found[real] for name, found in self(batch.inputs).items()}
         _, losses = self.detect(features, [to_learn(t) for t, r in zip(batch.target, real, strict=True) if r])
@@ -129,14 +120,14 @@ class Detection(Task):
         self.log_dict({"train/loss": loss, **{f"train/{k}": v for k, v in losses.items()}}, batch_size=len(batch.keys))
         return loss
 
-    def evaluate(self, batch: Batch, split: str, metrics: Metric) -> None:
+    def evaluate(self, batch: Batch, split: str, metrics: Any) -> None:
         found, _ = self.detect(self(batch.inputs))
         images = [row for row in zip(found, batch.target, batch.weight > 0, strict=True) if row[2]]
         metrics.update([in_original(found, target) for found, target, _ in images], [target for _, target, _ in images])
 
     def on_test_epoch_end(self) -> None:
-        trainer, metrics = cast("Any", self.trainer), cast("DetectionMetrics", self.test_metrics)
-        self.predictions = metrics.predictions(trainer.datamodule.category_ids)
+        trainer: Any = self.trainer
+        self.predictions = self.test_metrics.predictions(trainer.datamodule.category_ids)
         super().on_test_epoch_end()
 
     def counted(self, inputs: dict[str, ByteArray]) -> None:

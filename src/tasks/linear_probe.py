@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
-from torchmetrics import Metric
 
 from datamodules import Batch, ByteArray, DataSpec, UserError
 
+from ..backbones.base import Backbone
 from ..runs.folder import load_checkpoint
 from .classification import Classification
 from .linear_maps import solve_maps, train_maps
@@ -39,7 +39,7 @@ class LinearProbe(Classification):
     def __init__(
         self,
         data_spec: DataSpec,
-        backbone: Callable[[DataSpec], nn.Module],
+        backbone: Callable[[DataSpec], Backbone],
         weights: str | None = None,
         learning_rates: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
         epochs: int = 20,
@@ -58,7 +58,7 @@ class LinearProbe(Classification):
         self.weights, self.learning_rates, self.penalties = weights, tuple(learning_rates), tuple(penalties)
         self.epochs, self.batch_size = epochs, batch_size
         self.backbone.requires_grad_(False)
-        width: Any = self.backbone.num_features
+        width = self.backbone.num_features
         self.ridge = nn.Linear(width, data_spec.num_classes)
         self.ridge_metrics = type(self.test_metrics)()
         self.register_buffer("mean", torch.zeros(width))
@@ -173,14 +173,14 @@ class LinearProbe(Classification):
         found = metrics.compute()[self.monitor].item()
         return found if all(p.isfinite().all() for p in linear.parameters()) else -1.0
 
-    def evaluate(self, batch: Batch, split: str, metrics: Metric) -> None:
+    def evaluate(self, batch: Batch, split: str, metrics: Any) -> None:
         self.measure(self.features(batch.inputs), batch, split, metrics)
 
-    def measure(self, features: Tensor, batch: Batch, split: str, metrics: Metric) -> None:
+    def measure(self, features: Tensor, batch: Batch, split: str, metrics: Any) -> None:
         self.record(self.head(features), batch, split, metrics)
         self.ridge_metrics.update(self.ridge(features), batch.target, batch.weight, batch.keys)
 
-    def report(self, split: str, metrics: Metric) -> None:
+    def report(self, split: str, metrics: Any) -> None:
         super().report(split, metrics)
         self.log(f"{split}/ridge_{self.monitor}", self.ridge_metrics.compute()[self.monitor].float().to(self.device))
         self.ridge_metrics.reset()

@@ -1,8 +1,8 @@
-"""Nothing lost on the way: the checkpoint that a run goes on from, guards while it trains, and what `--resume auto` reads.
+"""Checkpoints that a run resumes from, and checks while it trains.
 
-last.ckpt is what the results are measured on and what a run goes on from: weights, optimizer, schedule, averages, the
-place in the data and what callbacks keep. There is no random state in it: order, augmentation and dropout are functions
-of seed, epoch and step. It is written aside and renamed; the one before it stays as previous.ckpt.
+last.ckpt is what the results are measured on and what a run resumes from: weights, optimizer, schedule, averages, the
+position in the data and the state of callbacks. It holds no random state: order, augmentation and dropout are functions of
+seed, epoch and step. It is written to a temporary file and renamed; the one before it stays as previous.ckpt.
 """
 
 from __future__ import annotations
@@ -17,37 +17,48 @@ from time import monotonic
 from typing import Any, NoReturn, cast
 
 import lightning as L
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor
 
 from datamodules import Batch, UserError
 
-from ..metrics.classification import metrics_of
+from ..config.command import STOPPED
+from ..metrics.logged import metrics_of
+from ..metrics.registry import metric_named
 from ..runs.folder import BEST, LAST, PREVIOUS
 
 SAVE_EVERY = 10 * 60.0  # seconds
-ASK_EVERY = 10  # steps; several ranks agree this often on whether to save or stop
-STOPPED = 128 + signal.SIGTERM  # exit status of a run that was stopped
+AGREE_EVERY = 10  # steps; several ranks agree this often on whether to save or stop
 
 
-class Recovery(Checkpoint):
-    """Saves last.ckpt after every epoch, every ten minutes and on SIGTERM, which then ends the run with status 143; keeps as
-    best.ckpt what had most of `monitor` after an epoch. A loss that is infinite or not a number stops the run, unsaved. On a
-    GPU it is looked at one step later, so that no step waits.
+class Checkpointing(Checkpoint):
+    """Saves what a run resumes from, and stops it when it is told to or when the loss is no longer finite.
 
-    saving: False guards the run and saves nothing.
-    validated: the last metrics of the validation split; a run that goes on after its training has no others.
+    last.ckpt is written after every epoch, every ten minutes and on SIGTERM, which then ends the run with status 143.
+    best.ckpt is the checkpoint after the epoch with the best `monitor`. A loss that is infinite or NaN stops the run without
+    saving; on a GPU the loss is checked one step later, so that no step waits for it.
+
+    Args:
+        folder: where checkpoints are written.
+        monitor: the validation metric that best.ckpt is chosen by; the registry of metrics knows its direction.
+        saving: False checks the loss and saves nothing.
+
+    Attributes:
+        validated: the last metrics of the validation split, restored when a run resumes after its training.
     """
+
+    state_key = "Recovery"  # its name in checkpoints of version 0.1
 
     def __init__(self, folder: Path, monitor: str, saving: bool = True) -> None:
         self.folder, self.monitor, self.saving = folder, monitor, saving
+        self.higher_is_better = metric_named(monitor).higher_is_better
         self.best: float | None = None
         self.validated: dict[str, float] = {}
         self.told_to_stop = False
         self.trained = False  # by this process
         self.saved_at = monotonic()
         self.saved_step = -1
-        self.unchecked: deque[tuple[Tensor, int, Batch]] = deque()  # is the loss finite, of which step
+        self.unchecked: deque[tuple[Tensor, int, Batch]] = deque()  # whether the loss is finite, at which step
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.saved_at, self.trained = monotonic(), True
@@ -61,15 +72,15 @@ class Recovery(Checkpoint):
         if isinstance(outputs, dict) and "loss" in outputs:
             self.unchecked.append((outputs["loss"].detach().isfinite(), trainer.global_step, batch))
         self.check_losses(keep=int(pl_module.device.type != "cpu"))
-        if trainer.world_size > 1 and trainer.global_step % ASK_EVERY != 1:
+        if trainer.world_size > 1 and trainer.global_step % AGREE_EVERY != 1:
             return
-        # what this step logs is written after this hook: unless every step logs, save after one that does not
+        # this step's metrics are written after this hook: unless every step logs, save after one that does not
         every = cast("Any", trainer).log_every_n_steps
         if every > 1 and trainer.global_step % every == 0:
             return
         stop = self.any_rank(trainer, self.told_to_stop)
         due = stop or self.any_rank(trainer, monotonic() - self.saved_at > SAVE_EVERY)
-        # what was gathered of an epoch by a probe is in no checkpoint; it begins its epoch again
+        # a probe's features of this epoch are in no checkpoint: it starts the epoch again
         if due and pl_module.resumes_inside_epochs:
             self.save(trainer)
         if stop:
@@ -81,12 +92,22 @@ class Recovery(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         found = self.validated.get(self.monitor)
-        better = found is not None and (self.best is None or found > self.best)
+        better = found is not None and self.is_better(found)
         if better:
             self.best = found
         self.save(trainer, best=better)
         if self.any_rank(trainer, self.told_to_stop):
             self.stop(trainer)
+
+    def is_better(self, value: float) -> bool:
+        return self.best is None or (value > self.best if self.higher_is_better else value < self.best)
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """A run that resumes after its last step trains nothing, and Lightning then leaves out the end of training."""
+        if stage == "fit" and not self.trained:
+            for callback in cast("Any", trainer).callbacks:
+                if isinstance(callback, WeightAveraging):
+                    callback.on_train_end(trainer, pl_module)
 
     def stop(self, trainer: L.Trainer) -> NoReturn:
         saved = (
@@ -94,7 +115,7 @@ class Recovery(Checkpoint):
         )
         if trainer.is_global_zero:
             print(
-                f"stopped by SIGTERM after step {trainer.global_step}; {saved}: the same command with --resume auto goes on",
+                f"stopped by SIGTERM after step {trainer.global_step}; {saved}: run it again with --resume auto to continue",
                 file=sys.stderr,
             )
         sys.exit(STOPPED)
@@ -124,12 +145,12 @@ class Recovery(Checkpoint):
             )
             raise UserError(
                 f"{last} could not be written after step {trainer.global_step} ({error_line(error)}; {free / 1e6:,.0f} MB "
-                f"free): {kept}; make room, then the same command with --resume auto goes on"
+                f"free): {kept}; free some space, then run the same command with --resume auto to continue"
             ) from error
         self.saved_at, self.saved_step = monotonic(), trainer.global_step
 
     def check_losses(self, keep: int) -> None:
-        """Look at the losses of all steps but the last `keep`. All ranks have the same."""
+        """Check the losses of all steps but the last `keep`. All ranks have the same losses."""
         while len(self.unchecked) > keep:
             finite, step, batch = self.unchecked.popleft()
             if not bool(finite):
@@ -153,7 +174,7 @@ class Recovery(Checkpoint):
 
 
 def same_file(source: Path, target: Path) -> None:
-    """The same bytes under another name: on disk once where the file system has hard links."""
+    """Give a file a second name: a hard link where the file system has them, else a copy."""
     try:
         os.link(source, target)
     except OSError:
@@ -161,6 +182,6 @@ def same_file(source: Path, target: Path) -> None:
 
 
 def error_line(error: Exception) -> str:
-    """What an error says, in one line."""
+    """The first line of an error's message."""
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return text.splitlines()[0] if text else type(error).__name__

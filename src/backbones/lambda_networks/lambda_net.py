@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
 
+from ..base import Backbone
 from .lambda_layer import LambdaLayer
 
 
@@ -65,7 +66,7 @@ def pool(x: Tensor, stride: int) -> Tensor:
     return pools[x.dim() - 2](x, block, block, ceil_mode=True)
 
 
-class LambdaNet(nn.Module):
+class LambdaNet(Backbone):
     """One tower of lambda blocks per modality: 1-D on sound, 2-D on images, 3-D on video, content-only on sets.
 
     patch: cells along each axis that are merged into one before the first block, for each modality; 1 if left out.

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from datamodules import ByteArray, DataSpec, UserError
 
+from ..base import Backbone
 from ..baselines import RESNET_STEM_PIXELS, one_image, unflatten
 from .lambda_layer import LambdaLayer
 
@@ -23,7 +24,7 @@ BLOCKS = {
 }
 
 
-class LambdaResNet(nn.Module):
+class LambdaResNet(Backbone):
     """A ResNet of bottlenecks whose stages use lambda layers or convolutions, on one modality with a 2-D grid.
 
     depth: 26, 50, 101, 152, 200, 270, 350 or 420 (appendix; 26 as in timm).

@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from datamodules import ByteArray, DataSpec, UserError
 
+from ..base import Backbone
 from .attention import CrossAttend, SelfAttend
 from .reading import Elements, Plan, prepare, reading_plan, reading_weights
 
@@ -18,7 +19,7 @@ LEARNED_POSITION_CHANNELS = 128  # appendix D
 MODALITY_CHANNELS = 4  # of the learned modality vector on the widest modality, as AudioSet's video has (section 4.2)
 
 
-class Perceiver(nn.Module):
+class Perceiver(Backbone):
     """Latents that read a byte array again and again, with a latent transformer after each read.
 
     num_latents, latent_dim: N and D of the latent array.
