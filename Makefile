@@ -7,7 +7,7 @@ DEBIAN_DATA := dataset-fashion-mnist sweethome3d-furniture \
 DEBIAN_BROWSER := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test integration smoke notebooks faults lint format lock bench debian clean
+.PHONY: help quickstart test integration smoke notebooks faults lint format lock layers bench debian clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ lock: $(READY) ## renew requirements.lock from the ranges in pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra dev --upgrade --generate-hashes \
 		--no-emit-index-url --no-emit-find-links --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+layers: ## draw the rooms of the project and what each imports
+	@$(PYTHON) tests/layers.py
 
 bench: $(READY) ## time the backbones side by side, CSV into results/
 	$(BIN)/python -m src.benchmark backbones

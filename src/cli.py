@@ -51,9 +51,12 @@ set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
 class ByteBenchCLI(LightningCLI):
-    """Parses a config, seeds, and builds `datamodule`, `model` and `trainer`; `run` is where the run will be kept.
+    """Parses a config, seeds, and builds `datamodule`, `model`, `trainer` and `run`, the run folder.
 
-    recording: False builds a trainer that logs and saves nothing, for evaluation.
+    Args:
+        args: the command line.
+        description: of the command, for its help.
+        recording: False builds a trainer that logs and saves nothing, for evaluation.
     """
 
     def __init__(self, args: Sequence[str], description: str, recording: bool = True) -> None:
@@ -78,18 +81,24 @@ class ByteBenchCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--experiment", default="default", help="runs of one question: a folder, and W&B's group")
-        parser.add_argument("--cell", default="run", help="what is compared in it: a folder, and W&B's job type")
-        parser.add_argument("--runs_dir", default="runs", help="where run folders lie")
         parser.add_argument(
-            "--resume", type=Literal["auto"], help="auto: go on where the run of this name was stopped, if there is one"
+            "--experiment", default="default", help="name of the experiment: a folder of runs, and W&B's group"
+        )
+        parser.add_argument(
+            "--cell", default="run", help="name of the variant in the experiment: a folder, and W&B's job type"
+        )
+        parser.add_argument("--runs_dir", default="runs", help="folder of all runs")
+        parser.add_argument(
+            "--resume",
+            type=Literal["auto"],
+            help="auto: continue the run of this name where it was stopped, if there is one",
         )
         parser.add_argument("--compile", type=bool, default=False, help="torch.compile the backbone")
         parser.add_argument(
             "--trust",
             type=list[str],
             default=[],
-            help="packages besides ByteBench's own that configs may name code of",
+            help="further packages whose classes configs may name",
         )
         parser.add_argument(
             "--suite", help="the suite file that the run belongs to: its published figures are recorded"
@@ -132,7 +141,7 @@ class ByteBenchCLI(LightningCLI):
     def loggers(self) -> list:
         """metrics.csv, and W&B."""
         cell, seed = self.config["cell"], self.config["seed_everything"]
-        # a run that goes on does so in W&B too
+        # a run that resumes continues its W&B run
         if self.config["resume"] and (self.run.folder / "environment.json").is_file() and not self.run.finished:
             self.wandb_id = self.run.read("environment.json")["wandb_id"]
         self.csv = CSVLogger(str(self.run.folder), name="", version="")

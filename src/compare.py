@@ -14,30 +14,33 @@ from .report.wandb_report import log_comparison
 from .runs.folder import find_runs, find_unfinished
 from .runs.wandb_logger import fetch_runs
 
-DESCRIPTION = """One row per cell: the mean over its seeds with a 95 % interval, the difference from one of the cells over
-seeds and over test samples, published figures, and what it cost. Runs that must not be compared with the others (other
-data, split, budget or metric, other options than their cell's, unfinished) are named and left out; src/report/rules.py has
-the rules. Above it one row per run."""
+DESCRIPTION = """Compare finished runs. One row per run, then one row per variant (cell): its mean over seeds with a 95 %%
+interval, the difference from one variant over seeds and over test samples, published values, and costs. Runs that cannot be
+compared with the others (different data, split, budget, metric or options, unfinished) are listed and left out;
+src/report/rules.py has the rules."""
 
 
 def main(args: list[str] | None = None) -> Comparison:
-    """Prints, writes what was asked for, and returns the comparison."""
+    """Prints the comparison, writes the files that the options name, and returns it."""
     parser = Parser("python -m src.compare", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN_OR_FOLDER", help="run folders, or folders of them")
-    parser.add_argument("--from-wandb", metavar="ENTITY/PROJECT[/GROUP]", help="runs that lie on W&B's server")
+    parser.add_argument("--from-wandb", metavar="ENTITY/PROJECT[/GROUP]", help="runs on W&B's server")
     parser.add_argument("--split", choices=("val", "test"), default="test")
     parser.add_argument(
-        "--against", metavar="CELL", help="the cell that differences are shown from (default: the first)"
+        "--against", metavar="CELL", help="the variant that differences are taken from (default: the first)"
     )
-    parser.add_argument("--any-budget", action="store_true", help="compare runs that saw other numbers of samples, too")
     parser.add_argument(
-        "--csv", type=Path, metavar="FILE.csv", help="unrounded: the runs; the cells go into FILE_cells.csv"
+        "--any-budget", action="store_true", help="compare runs that were trained on different numbers of samples"
     )
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="the table of cells")
-    parser.add_argument("--latex", type=Path, metavar="FILE", help="the table of cells, for booktabs")
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="one page with everything, curves and predictions too"
+        "--csv",
+        type=Path,
+        metavar="FILE.csv",
+        help="write runs, unrounded, to this file and variants to FILE_cells.csv",
     )
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table of variants")
+    parser.add_argument("--latex", type=Path, metavar="FILE", help="write the table of variants for booktabs")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with tables, curves and predictions")
     parser.add_argument("--wandb", action="store_true", help="log tables, images and the page to W&B")
     options = parser.parse_args(args)
     if not options.runs and not options.from_wandb:

@@ -10,18 +10,20 @@ from .cli import ByteBenchCLI
 from .config.command import Parser, run_command
 from .metrics.logged import metrics_of
 from .report.table import print_metrics
-from .runs.folder import Run
+from .runs.folder import Run, agrees
 
-DESCRIPTION = """Measure a run's checkpoint on a split of its data. Other options change the run's own config, such as
---data.batch_size 16 or --data.data_dir elsewhere."""
+DESCRIPTION = """Measure a checkpoint of a finished run on a split of its data. Any further option changes the run's config, such
+as --data.batch_size 16 or --data.data_dir elsewhere."""
 
 
 def main(args: list[str] | None = None) -> dict:
-    """Returns the metrics; they are also kept in the run folder as evaluation_<split>_<checkpoint>.json."""
+    """Returns the metrics, and writes them to evaluation_<split>_<checkpoint>.json in the run folder."""
     parser = Parser("python -m src.evaluate", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--run", type=Path, required=True, help="a run folder")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
-    parser.add_argument("--checkpoint", default="last", help="last (what results.json was measured on) or best")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="(default: test)")
+    parser.add_argument(
+        "--checkpoint", default="last", help="last, which results.json was measured on, or best (default: last)"
+    )
     options, overrides = parser.parse_known_args(args)
 
     run = Run(options.run)
@@ -35,7 +37,8 @@ def main(args: list[str] | None = None) -> dict:
     kept = f"evaluation_{options.split}_{options.checkpoint}"
     if cli.model.predictions is not None:
         run.write_predictions(f"{kept}_predictions", cli.model.predictions)
-    same_data = all(trained_on[name] == value for name, value in data.describe().items())
+    described = data.describe()
+    same_data = all(trained_on[name] == value for name, value in described.items())
     run.write(
         f"{kept}.json",
         {
@@ -46,15 +49,22 @@ def main(args: list[str] | None = None) -> dict:
         },
     )
     if not same_data:
-        print(f"note: these are other data than {run.folder} was trained on (fingerprint or splits differ)")
+        print(f"note: these are not the data that {run.folder} was trained on (fingerprint or splits differ)")
     print_metrics(metrics, f"{run.folder}, {options.checkpoint} checkpoint, {options.split} split")
     return metrics
 
 
 def load_run(run: Run, checkpoint: str, overrides: list[str], description: str) -> ByteBenchCLI:
-    """Build a run's model, data and trainer again from its folder; the model gets the weights of a checkpoint.
+    """Build the model, data and trainer of a run from its folder; the model gets the weights of a checkpoint.
 
-    overrides: options that change the run's config. Raises UserError where data do not fit the model.
+    Args:
+        run: a run folder.
+        checkpoint: last or best.
+        overrides: options that change the run's config.
+        description: of the command, for its help.
+
+    Raises:
+        UserError: the data do not fit the model.
     """
     trained_on = run.read("data.json")
     cli = ByteBenchCLI(["--config", str(run.folder / "config.yaml"), *overrides], description, recording=False)
@@ -64,16 +74,18 @@ def load_run(run: Run, checkpoint: str, overrides: list[str], description: str) 
 
 
 def check_data_spec(spec: DataSpec, trained_on: dict, folder: Path) -> None:
-    """Raises UserError where data cannot be given to a model that was trained on others."""
+    """Raises UserError where a model cannot take the data, since it was trained on others."""
     found = spec.to_dict()
-    if found["classes"] != trained_on["classes"]:
+    wanted, classes = trained_on["classes"], found["classes"]
+    if wanted != classes:
         raise UserError(
-            f"{folder} was trained for {len(trained_on['classes'])} classes ({', '.join(trained_on['classes'][:3])}, ...), "
-            f"--data has {len(found['classes'])} ({', '.join(found['classes'][:3])}, ...): evaluate on data with its classes"
+            f"{folder} was trained for {len(wanted)} classes ({', '.join(wanted[:3])}, ...), --data has {len(classes)} "
+            f"({', '.join(classes[:3])}, ...): evaluate on data with its classes"
         )
-    if found["modalities"] != trained_on["modalities"]:
+    modalities = trained_on["modalities"]
+    if found["modalities"].keys() != modalities.keys() or not agrees(modalities, found["modalities"]):
         raise UserError(
-            f"{folder} was trained on {describe_modalities(trained_on['modalities'])}, --data gives "
+            f"{folder} was trained on {describe_modalities(modalities)}, --data gives "
             f"{describe_modalities(found['modalities'])}: evaluate with the modalities and shapes of its config.yaml"
         )
 

@@ -16,6 +16,8 @@ from torchmetrics.utilities import dim_zero_cat
 from datamodules.core.byte_array import sample_of
 from datamodules.core.order import hashed_seed, rank_and_world
 
+from .registry import METRICS
+
 
 def average_precision_per_class(scores: Tensor, target: Tensor) -> Tensor:
     """Average precision of every class, exact: sum over distinct thresholds of precision times the step in recall.
@@ -103,6 +105,22 @@ class ScoreMetrics(Metric):
         found = {name: array[order].cpu().numpy() for name, array in arrays.items()}
         return {"key": np.array([names[number] for number in found["sample"].tolist()], dtype=np.str_), **found}
 
+    def compute(self) -> dict[str, Tensor]:
+        """The task's values, those of other registered metrics, and the number of samples."""
+        scores, target, _ = self.gathered()
+        found = self.values(scores, target)
+        others = [metric for metric in METRICS.values() if metric.compute is not None]
+        if others:
+            arrays = {"target": target, **self.predicted(scores)}
+            predictions = {name: array.cpu().numpy() for name, array in arrays.items()}
+            values = {metric.name: metric.compute(predictions) for metric in others if metric.compute is not None}
+            found |= {name: torch.tensor(value) for name, value in values.items() if value is not None}
+        return {**found, "samples": torch.tensor(len(scores))}
+
+    @abstractmethod
+    def values(self, scores: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Metrics of scores (S, outputs) and targets of all samples."""
+
     @abstractmethod
     def predicted(self, scores: Tensor) -> dict[str, Tensor]:
         """What is kept of scores (S, outputs)."""
@@ -116,11 +134,10 @@ class MultiLabelMetrics(ScoreMetrics):
     def predicted(self, scores: Tensor) -> dict[str, Tensor]:
         return {"scores": scores.float()}
 
-    def compute(self) -> dict[str, Tensor]:
-        scores, target, _ = self.gathered()
+    def values(self, scores: Tensor, target: Tensor) -> dict[str, Tensor]:
         per_class = average_precision_per_class(scores, target)
         counted = ~per_class.isnan()
-        return {"map": per_class[counted].mean(), "map_classes": counted.sum(), "samples": torch.tensor(len(scores))}
+        return {"map": per_class[counted].mean(), "map_classes": counted.sum()}
 
 
 class SingleLabelMetrics(ScoreMetrics):
@@ -131,9 +148,8 @@ class SingleLabelMetrics(ScoreMetrics):
     def predicted(self, scores: Tensor) -> dict[str, Tensor]:
         return {"predicted": scores.argmax(dim=1)}
 
-    def compute(self) -> dict[str, Tensor]:
-        scores, target, _ = self.gathered()
+    def values(self, scores: Tensor, target: Tensor) -> dict[str, Tensor]:
         found = {"top1": (scores.argmax(dim=1) == target).double().mean()}
         if scores.shape[1] > 5:
             found["top5"] = (scores.topk(5, dim=1).indices == target[:, None]).any(dim=1).double().mean()
-        return {**found, "samples": torch.tensor(len(scores))}
+        return found

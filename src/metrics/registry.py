@@ -31,6 +31,8 @@ class Metric:
         main: whether runs may be ranked by it; of several, the one registered first is used.
         in_tables: whether the terminal's tables show it.
         contributions: predictions of a run to one number per sample, whose mean is the metric; None where there is none.
+        compute: predictions of a split to the value, for metrics that are not part of a task; None where they lack what it
+            needs. Predictions are arrays: `target`, and `predicted` (classes) or `scores`.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Metric:
     main: bool = False
     in_tables: bool = True
     contributions: Callable[[Predictions], np.ndarray | None] | None = None
+    compute: Callable[[Predictions], float | None] | None = None
 
     def format(self, value: float | None, signed: bool = False) -> str:
         """The value as tables print it: 0.8123, +0.0210, or 1,000 for counts; `-` where there is none."""

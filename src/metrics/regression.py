@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .classification import ScoreMetrics
@@ -16,8 +15,7 @@ class RegressionMetrics(ScoreMetrics):
     def predicted(self, scores: Tensor) -> dict[str, Tensor]:
         return {"scores": scores.float()}
 
-    def compute(self) -> dict[str, Tensor]:
-        scores, target, _ = self.gathered()
+    def values(self, scores: Tensor, target: Tensor) -> dict[str, Tensor]:
         error = (scores.double() - target.double()).square().mean()
         spread = target.double().var(dim=0, correction=0).mean()
-        return {"rmse": error.sqrt(), "r2": 1 - error / spread, "samples": torch.tensor(len(scores))}
+        return {"rmse": error.sqrt(), "r2": 1 - error / spread}
