@@ -81,12 +81,8 @@ class ByteBenchCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--experiment", default="default", help="name of the experiment: a folder of runs, and W&B's group"
-        )
-        parser.add_argument(
-            "--cell", default="run", help="name of the variant in the experiment: a folder, and W&B's job type"
-        )
+        parser.add_argument("--experiment", default="default", help="the experiment: a folder of runs, and W&B's group")
+        parser.add_argument("--cell", default="run", help="the variant in the experiment: a folder, and W&B's job type")
         parser.add_argument("--runs_dir", default="runs", help="folder of all runs")
         parser.add_argument(
             "--resume",

@@ -14,7 +14,7 @@ from .report.wandb_report import log_comparison
 from .runs.folder import find_runs, find_unfinished
 from .runs.wandb_logger import fetch_runs
 
-DESCRIPTION = """Compare finished runs. One row per run, then one row per variant (cell): its mean over seeds with a 95 %%
+DESCRIPTION = """Compare finished runs. One row per run, then one row per variant (cell): its mean over seeds with a 95 %
 interval, the difference from one variant over seeds and over test samples, published values, and costs. Runs that cannot be
 compared with the others (different data, split, budget, metric or options, unfinished) are listed and left out;
 src/report/rules.py has the rules."""
@@ -29,9 +29,7 @@ def main(args: list[str] | None = None) -> Comparison:
     parser.add_argument(
         "--against", metavar="CELL", help="the variant that differences are taken from (default: the first)"
     )
-    parser.add_argument(
-        "--any-budget", action="store_true", help="compare runs that were trained on different numbers of samples"
-    )
+    parser.add_argument("--any-budget", action="store_true", help="also compare runs with different budgets")
     parser.add_argument(
         "--csv",
         type=Path,

@@ -12,7 +12,7 @@ from .metrics.logged import metrics_of
 from .report.table import print_metrics
 from .runs.folder import Run, agrees
 
-DESCRIPTION = """Measure a checkpoint of a finished run on a split of its data. Any further option changes the run's config, such
+DESCRIPTION = """Measure a checkpoint of a finished run on a split of its data. Further options change the run's config, such
 as --data.batch_size 16 or --data.data_dir elsewhere."""
 
 
@@ -21,9 +21,7 @@ def main(args: list[str] | None = None) -> dict:
     parser = Parser("python -m src.evaluate", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--run", type=Path, required=True, help="a run folder")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="(default: test)")
-    parser.add_argument(
-        "--checkpoint", default="last", help="last, which results.json was measured on, or best (default: last)"
-    )
+    parser.add_argument("--checkpoint", default="last", help="last (default), as results.json, or best")
     options, overrides = parser.parse_known_args(args)
 
     run = Run(options.run)
