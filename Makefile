@@ -31,7 +31,7 @@ notebooks: $(READY) ## execute the notebooks and render them into docs/notebooks
 		--HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= --HTMLExporter.jquery_url= notebooks/*.ipynb
 
 faults: $(READY) ## kill runs at random moments and count what is lost (10 minutes)
-	$(BIN)/python -m tests.faults
+	$(BIN)/python -m tests.support.faults
 
 lint: $(READY) ## style, imports and types
 	$(BIN)/ruff check .

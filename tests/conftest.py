@@ -29,6 +29,14 @@ def seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Tiny files of every data set."""
+    from tests.support.tiny import Tiny  # tests that need none are quicker without
+
+    return Tiny(tmp_path_factory.mktemp("tiny"))
+
+
 @pytest.fixture
 def image_spec() -> DataSpec:
     return DataSpec({"image": ModalitySpec(3, 10, 8 * 6, (8, 6), 2)}, "single_label", ("a", "b", "c"))

@@ -2,30 +2,19 @@
 
 import json
 import shutil
-import struct
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from datamodules import FashionMNIST, UserError, prepare
 from datamodules.core.errors import TooShort
 from datamodules.images import prepare_fashion_mnist
-from datamodules.images.fashion_mnist import FASHION_FILES
 from datamodules.storage import debian, shards
 from datamodules.storage.lint import findings
+from tests.support.fashion_mnist import write_fashion
 
 NOT_INSTALLED = not prepare_fashion_mnist.INSTALLED.is_dir()
-
-
-def write_fashion_files(folder: Path) -> Path:
-    folder.mkdir(parents=True)
-    for names in FASHION_FILES.values():
-        for name, shape in zip(names, ((3, 28, 28), (3,)), strict=True):
-            head = b"\x00\x00\x08" + bytes([len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
-            (folder / name).write_bytes(head + bytes(int(np.prod(shape))))
-    return folder
 
 
 def test_help_and_a_misspelt_name_tell_all_names(capsys):
@@ -46,7 +35,7 @@ def test_abbreviated_and_unknown_options_are_refused(args):
 
 
 def test_fashion_mnist_is_taken_from_a_folder(tmp_path, capsys):
-    source, out = write_fashion_files(tmp_path / "source"), tmp_path / "out"
+    source, out = write_fashion(tmp_path / "source", train=3, test=3), tmp_path / "out"
     for said in (f"3 + 3 images, from the folder {source}", "has Fashion-MNIST already"):
         assert prepare.main(["fashion_mnist", "--source", str(source), "--out", str(out)]) == 0
         assert said in capsys.readouterr().out

@@ -2,7 +2,7 @@
 
 A run is killed (SIGKILL, or SIGTERM, which saves first) again and again, going on with `--resume auto` in between, until it
 finishes. Lost is what then differs from the run that was never killed: weights, averaged weights, metrics, the log of
-metrics, W&B's run id. Then every guard is tried: tests/test_resume.py.
+metrics, W&B's run id. Then every guard is tried: tests/src/training/test_resume.py.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from PIL import Image
 import datamodules.prepare
 import src.fit
 from src.config.command import run_command
+from tests.support import ROOT
 
-ROOT = Path(__file__).parent.parent
 CELL = ["--config", "configs/digits_perceiver.yaml", "--trainer.max_epochs", "3", "--model.dropout", "0.1"]
 # averages of the weights, and every kind of randomness, must survive too
 EMA = {"trainer": {"callbacks": [{"class_path": "lightning.pytorch.callbacks.EMAWeightAveraging"}]}}
@@ -250,7 +250,7 @@ def main() -> None:
         lost = kill_training(folder / "killed run", reference, options.kills, seconds, chance)
         lost += kill_preparing(folder / "shards", options.prepare_kills, chance)
     guards = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n0", "tests/test_resume.py"], cwd=ROOT, check=False
+        [sys.executable, "-m", "pytest", "-q", "-n0", "tests/src/training/test_resume.py"], cwd=ROOT, check=False
     )
     if guards.returncode:
         lost.append("a guard: see pytest's lines above")

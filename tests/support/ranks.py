@@ -1,8 +1,8 @@
-"""What tests/test_ranks.py runs in one process and in several: `python tests/ranks.py FOLDER STRATEGY ...`, under torchrun.
+"""What test_ranks.py runs in one process and in several: `python -m tests.support.ranks FOLDER JOB ...`, under torchrun.
 
 Every job trains a backbone for six steps in float64, from the start or from a checkpoint of another job, saves a checkpoint
-after three steps, and writes the losses of its steps and its metrics to FOLDER/NAME.json. One from the start makes a linear
-probe of random weights as well, in float32.
+after three steps, and writes the losses of its steps and its metrics to FOLDER/NAME.json. A job that begins at the start
+also trains a linear probe on random weights, in float32.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Short trainings, as tests/test_training.py and tests/test_training_convolutions.py have them."""
+"""Short trainings, for tests that learn something."""
 
 from collections.abc import Callable
 

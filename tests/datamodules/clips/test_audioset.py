@@ -21,25 +21,15 @@ from datamodules.storage import shards
 from src.backbones import Perceiver
 from src.metrics.classification import average_precision_per_class
 from src.tasks import Classification
+from tests.support import QUIET
+from tests.support.clips import CLASSES, WHOLE, sound, video
 
 SIDE = 32
-CLASSES = {"/m/a": "Speech", "/m/b": 'Bang, "loud"', "/t/c": "Hum"}
 LINES = (
     "# Segments csv created Sun Mar  5 10:54:31 2017\n"
     "# num_ytids=1, num_segs=1\n"
     "# YTID, start_seconds, end_seconds, positive_labels\n"
 )
-
-
-def video(seconds: float, fps: float = 25, step: int = 4) -> np.ndarray:
-    """Grey frames, one level brighter every 1/25 s, twice as wide as high."""
-    levels = 20 + step * np.arange(round(seconds * fps)) * 25 / float(fps)
-    return np.broadcast_to(levels[:, None, None, None], (len(levels), 48, 96, 3)).clip(0, 250).astype(np.uint8)
-
-
-def sound(seconds: float, rate: int = 48_000, channels: int = 1) -> np.ndarray:
-    wave = 8000 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * rate)) / rate)
-    return np.repeat(wave[:, None], channels, axis=1).astype(np.int16)
 
 
 def wav(samples: np.ndarray, rate: int) -> bytes:
@@ -50,7 +40,6 @@ def wav(samples: np.ndarray, rate: int) -> bytes:
     return file.getvalue()
 
 
-WHOLE = encode_clip(video(3), 25, sound(3), 48_000)
 FILM = encode_clip(video(3, 23.976), Fraction(24_000, 1001), sound(3, 44_100), 44_100)
 SLOW = encode_clip(video(3, 10), 10, sound(3, 22_050), 22_050)
 SURROUND = encode_clip(video(3), 25, sound(3, 48_000, 6), 48_000, bit_rate=256_000)
@@ -274,13 +263,7 @@ def test_the_scores_of_a_clips_windows_are_averaged_by_a_model_that_is_trained_w
     perceiver = {"num_latents": 4, "latent_dim": 16, "cross_attends": 1, "self_attends_per_block": 1, "self_heads": 2}
     hidden = {"audio": 0.5, "video": 0.5}  # for some clips both
     task = Classification(data.spec, partial(Perceiver, **perceiver, modality_dropout=hidden))
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
-    trainer = L.Trainer(accelerator="cpu", max_epochs=3, use_distributed_sampler=False, **quiet)
+    trainer = L.Trainer(accelerator="cpu", max_epochs=3, use_distributed_sampler=False, **QUIET)
     trainer.fit(task, data)
     assert trainer.callback_metrics["train/loss"].isfinite()
     [found] = trainer.test(task.eval(), data, verbose=False)

@@ -1,20 +1,15 @@
 """GarmentsSpoken, composed of small sets: labels fit what is seen and heard, and test parts are never in training."""
 
-import gzip
 import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import torch
 
 from datamodules import UserError
 from datamodules.clips import compose_garments_spoken
 from datamodules.clips.garments_spoken import GarmentsSpoken
-from datamodules.images.fashion_mnist import FASHION_FILES
-from datamodules.sounds import prepare_language_id
 from datamodules.sounds.language_id import LANGUAGES
 from datamodules.storage import shards
 
@@ -31,23 +26,10 @@ def options(folder: Path, out: Path, seed: int = 0) -> Namespace:
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory) -> Path:
-    """5,200 + 60 images, each all of the grey of its class, and 20 prompts per language, each all of one level."""
-    folder = tmp_path_factory.mktemp("parts")
-    (folder / "fashion").mkdir()
-    for name, count in (("train", 5200), ("test", 60)):
-        labels = np.arange(count, dtype=np.uint8) % 10
-        images = np.broadcast_to(100 + 15 * labels[:, None, None], (count, 28, 28)).astype(np.uint8)
-        for file, array in zip(FASHION_FILES[name], (images, labels), strict=True):
-            header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-            (folder / "fashion" / f"{file}.gz").write_bytes(gzip.compress(header + array.tobytes(), 1))
-    for number, code in enumerate(LANGUAGES):
-        (folder / "sounds" / code).mkdir(parents=True)
-        for prompt in range(40):
-            sound = np.full(20_000, 2000 * (number + 1), np.int16) * (-1) ** np.arange(20_000, dtype=np.int16)
-            soundfile.write(folder / "sounds" / code / f"p{prompt}.wav", sound[: 16_000 + 100 * prompt], 8000)
-    prepare_language_id.prepare(Namespace(source=str(folder / "sounds"), out=folder / "prompts", workers=1))
-    return folder
+def parts(tiny) -> Path:
+    """The folder with the garments and prompts that clips are composed of."""
+    tiny.folder("fashion"), tiny.folder("prompts")
+    return tiny.root
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from datamodules import (
     Split,
     UserError,
 )
+from tests.support import QUIET
 
 BATCH, STEPS = 256, 4  # of one epoch of Digits
 
@@ -70,8 +71,7 @@ class Recorder(L.LightningModule):
 
 def train(num_workers: int = 0, ckpt_path: str | None = None, **options) -> tuple[Recorder, L.Trainer]:
     model = Recorder()
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    trainer = L.Trainer(accelerator="cpu", **quiet, **{"enable_checkpointing": False, **options})
+    trainer = L.Trainer(accelerator="cpu", **(QUIET | {"num_sanity_val_steps": 0} | options))
     trainer.fit(model, Digits(batch_size=BATCH, num_workers=num_workers), ckpt_path=ckpt_path, weights_only=False)
     return model, trainer
 

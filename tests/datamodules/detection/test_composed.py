@@ -5,12 +5,12 @@ from argparse import Namespace
 import numpy as np
 import pytest
 from PIL import Image
-from test_detection_data import targets
 
 from datamodules import UserError
 from datamodules.detection import compose_scenes, prepare_composed
 from datamodules.detection.annotations import annotation_file
 from datamodules.detection.composed import Composed
+from tests.support.coco import targets
 
 SCENES = (40, 6, 20)
 

@@ -1,7 +1,6 @@
 """Digits and Fashion-MNIST: sizes, disjoint splits, permutation, and files that are missing or broken."""
 
 import gzip
-import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,30 +10,14 @@ import torch
 from datamodules import Digits, FashionMNIST, UserError
 from datamodules.images.digits import load_digit_images
 from datamodules.images.fashion_mnist import FASHION_FILES, read_idx
+from tests.support.fashion_mnist import idx, write_fashion
 
-TRAIN, HELD_OUT, TEST = 100, 5000, 20
-
-
-def idx(array: np.ndarray) -> bytes:
-    return b"\x00\x00\x08" + bytes([array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
-def write_fashion(folder: Path, gz: bool) -> Path:
-    """The four files; the first two pixels of an image hold its row number."""
-    folder.mkdir(parents=True)
-    for split, count in (("train", TRAIN + HELD_OUT), ("test", TEST)):
-        images = np.zeros((count, 28, 28), np.uint8)
-        images[:, 0, 0], images[:, 0, 1] = np.arange(count) // 256, np.arange(count) % 256
-        labels = (np.arange(count) % 10).astype(np.uint8)
-        for name, array in zip(FASHION_FILES[split], (images, labels), strict=True):
-            content = gzip.compress(idx(array), 1) if gz else idx(array)
-            (folder / (name + ".gz" * gz)).write_bytes(content)
-    return folder
+TRAIN, HELD_OUT, TEST = 100, 5000, 60
 
 
 @pytest.fixture(scope="module")
 def fashion(tmp_path_factory) -> Path:
-    return write_fashion(tmp_path_factory.mktemp("fashion") / "plain", gz=False)
+    return write_fashion(tmp_path_factory.mktemp("fashion") / "plain")
 
 
 def test_digits_have_the_sizes_and_shapes_that_the_spec_says():
@@ -95,7 +78,7 @@ def test_fashion_keys_images_and_labels_stay_together(name, fashion):
 
 
 def test_fashion_fingerprint_changes_with_one_label(fashion, tmp_path):
-    other = write_fashion(tmp_path / "other", gz=False)
+    other = write_fashion(tmp_path / "other")
     path = other / FASHION_FILES["test"][1]
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
@@ -112,7 +95,7 @@ def test_missing_fashion_names_the_folder_and_the_command(tmp_path):
 
 
 def test_one_missing_file_of_four_is_missing_fashion(tmp_path):
-    folder = write_fashion(tmp_path / "three", gz=False)
+    folder = write_fashion(tmp_path / "three")
     (folder / FASHION_FILES["test"][1]).unlink()
     with pytest.raises(UserError, match="is not in"):
         FashionMNIST(str(folder)).split("train")

@@ -13,27 +13,10 @@ from datamodules.points.furniture import FURNITURE_KINDS, FURNITURE_ROOMS, Furni
 from datamodules.points.meshes import cloud_from_bytes
 from datamodules.points.prepare_furniture import INSTALLED, read_catalogue
 from datamodules.prepare import main as prepare
+from tests.support.meshes import CORNERS, HEAD, PILLAR, SIDES, entry
 
 POINTS = 32
-CORNERS = [(x, y, z) for x in (0, 1) for y in (0, 4) for z in (0, 1)]  # of a pillar, y upwards
-SIDES = (
-    "vt 0 0\nvn 0 0 1\nusemtl wood\nf 1/1/1 2/1/1 4/1/1 3/1/1\nf 5 6 8 7\nf 1 2 6 5\nf 3 4 8 7\nf 1 3 7 5\nf 2 4 8 6\n"
-)
-PILLAR = "mtllib pillar.mtl\n" + "".join(f"v {x} {y} {z}\n" for x, y, z in CORNERS) + SIDES
 LYING = "".join(f"v {x} {z} {-y}\n" for x, y, z in CORNERS) + SIDES
-HEAD = "# a catalogue\nid=Test#Models\nname=Test\nlicense=Public domain \xa9\n\ndropOnTopElevation#-1\n"
-
-
-def entry(number: int, name: str, room: str, model: str, **more: str) -> str:
-    fields = {
-        "id": f"Test#{number}",
-        "name": name,
-        "category": room,
-        "model": f"/test/{model}",
-        "creator": "Ann",
-        **more,
-    }
-    return "".join(f"{field}#{number}={value}\n" for field, value in fields.items())
 
 
 @pytest.fixture(scope="module")

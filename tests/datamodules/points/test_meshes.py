@@ -5,11 +5,11 @@ import torch
 
 from datamodules import BadSampleError
 from datamodules.points.meshes import cloud_from_bytes, cloud_to_bytes, read_obj, read_off, sample_surface
+from tests.support.meshes import TETRAHEDRON
 
 CUBE_VERTICES = "0 0 0\n1 0 0\n1 1 0\n0 1 0\n0 0 1\n1 0 1\n1 1 1\n0 1 1\n"
 CUBE_QUADS = "4 0 1 2 3\n4 4 5 6 7\n4 0 1 5 4\n4 2 3 7 6\n4 0 3 7 4\n4 1 2 6 5\n"
 CUBE = f"OFF\n8 6 0\n{CUBE_VERTICES}{CUBE_QUADS}"
-TETRAHEDRON = "OFF\n4 4 6\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 1 2\n3 0 1 3\n3 0 2 3\n3 1 2 3\n"
 
 
 def area(vertices: torch.Tensor, faces: torch.Tensor) -> float:

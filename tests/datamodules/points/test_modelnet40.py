@@ -11,13 +11,9 @@ from datamodules.points.base import PointModality
 from datamodules.points.modelnet40 import MODELNET40_CLASSES, ModelNet40
 from datamodules.prepare import main as prepare
 from datamodules.storage.shards import write_shards
+from tests.support.meshes import BOX, TETRAHEDRON
 
 POINTS = 64
-TETRAHEDRON = "OFF\n4 4 6\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 1 2\n3 0 1 3\n3 0 2 3\n3 1 2 3\n"
-BOX = (
-    "OFF\n8 6 0\n0 0 0\n1 0 0\n1 2 0\n0 2 0\n0 0 3\n1 0 3\n1 2 3\n0 2 3\n"
-    "4 0 1 2 3\n4 4 5 6 7\n4 0 1 5 4\n4 2 3 7 6\n4 0 3 7 4\n4 1 2 6 5\n"
-)
 
 
 @pytest.fixture(scope="module")

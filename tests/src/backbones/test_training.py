@@ -9,7 +9,7 @@ from datamodules import Dialpad
 from src.backbones import LambdaNet, Perceiver, Transformer, ViT
 from src.metrics.classification import average_precision_per_class
 from src.tasks import Classification
-from training import scores, share_of_digits, train
+from tests.support.training import scores, share_of_digits, train
 
 BACKBONES = {  # how it is built, learning rate, epochs
     "Perceiver": (

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from src.backbones import EfficientNet, LambdaResNet, ResNet
-from training import share_of_digits
+from tests.support.training import share_of_digits
 
 BACKBONES = {  # how it is built, learning rate, epochs
     "LambdaResNet": (partial(LambdaResNet, depth=26), 1e-3, 3),

@@ -14,9 +14,8 @@ from src import compare, evaluate, fit
 from src.cli import ByteBenchCLI
 from src.config.command import run_command
 from src.config.error_messages import OWN_OPTIONS, one_line
+from tests.support import DIGITS, ROOT
 
-ROOT = Path(__file__).parent.parent
-CONFIG = str(ROOT / "configs" / "digits_perceiver.yaml")
 BACKBONE = "model.init_args.backbone"
 
 
@@ -34,7 +33,7 @@ def error_line(main, args: list[str], monkeypatch, capsys) -> str:
 
 def changed_config(to: Path, key: str, value: object) -> list[str]:
     """Options that name a copy of the digits config in which one key has another value."""
-    config = yaml.safe_load(Path(CONFIG).read_text())
+    config = yaml.safe_load(Path(DIGITS).read_text())
     *parents, last = key.split(".")
     place = config
     for parent in parents:
@@ -51,13 +50,13 @@ def in_a_process(*args: str) -> subprocess.CompletedProcess:
 
 
 def test_a_misspelt_option_ends_a_real_process_with_one_line(tmp_path):
-    ended = in_a_process("--config", CONFIG, "--trainer.max_epoch", "3", "--runs_dir", str(tmp_path))
+    ended = in_a_process("--config", DIGITS, "--trainer.max_epoch", "3", "--runs_dir", str(tmp_path))
     assert ended.returncode == 2
     assert ended.stderr.splitlines() == ["error: --trainer.max_epoch is no option: did you mean --trainer.max_epochs?"]
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    ended = in_a_process("--debug", "--config", CONFIG, "--trainer.max_epoch", "3", "--runs_dir", str(tmp_path))
+    ended = in_a_process("--debug", "--config", DIGITS, "--trainer.max_epoch", "3", "--runs_dir", str(tmp_path))
     assert ended.returncode != 0
     assert "Traceback" in ended.stderr
     assert "unrecognized arguments: --trainer.max_epoch 3" in ended.stderr
@@ -83,7 +82,7 @@ def test_debug_shows_the_traceback(tmp_path):
 )
 def test_a_wrong_option_names_it_and_the_nearest_one(options, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    line = error_line(fit.main, ["--config", CONFIG, "--runs_dir", str(tmp_path), *options], monkeypatch, capsys)
+    line = error_line(fit.main, ["--config", DIGITS, "--runs_dir", str(tmp_path), *options], monkeypatch, capsys)
     assert said in line
 
 
@@ -143,7 +142,7 @@ def test_a_truncated_shard_is_named_with_the_command_that_mends_it(tmp_path, mon
 
 def test_evaluating_on_data_of_other_classes_is_refused(tmp_path, monkeypatch, capsys):
     options = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--runs_dir", str(tmp_path)]
-    fit.main(["--config", CONFIG, *options])
+    fit.main(["--config", DIGITS, *options])
     capsys.readouterr()
     run = str(tmp_path / "digits" / "perceiver" / "seed0")
     config = Path(run) / "config.yaml"
@@ -185,6 +184,6 @@ def test_a_workers_stack_is_left_out():
 
 
 def test_options_that_are_suggested_exist(tmp_path):
-    config = ByteBenchCLI(["--config", CONFIG, "--runs_dir", str(tmp_path)], "test").config
+    config = ByteBenchCLI(["--config", DIGITS, "--runs_dir", str(tmp_path)], "test").config
     assert isinstance(config, Namespace)
     assert {*OWN_OPTIONS} == {*vars(config)} - {"data", "model", "trainer", "optimizer", "lr_scheduler"}

@@ -10,9 +10,9 @@ from datamodules import UserError
 from src import fit
 from src.config.trust import check_configs
 from src.runs.folder import Run
+from tests.support import DIGITS, ROOT
 
-ROOT = Path(__file__).parent.parent
-CELL = ["--config", str(ROOT / "configs" / "digits_perceiver.yaml"), "--trainer.max_steps", "4"]
+CELL = ["--config", DIGITS, "--trainer.max_steps", "4"]
 STEPS = ["--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1"]
 
 

@@ -7,25 +7,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules import ByteArray, ByteArrayDataModule, Digits
+from datamodules import ByteArray, Digits
 from datamodules.core.flatten import GridModality
 from datamodules.core.positions import fourier_features, grid_coordinates
-from src.backbones import LambdaNet, LambdaResNet, Perceiver, ResNet, Transformer, ViT
+from src.backbones import LambdaNet, LambdaResNet, ResNet, Transformer, ViT
 from src.pictures.attention import attention_of, most_different
 from src.pictures.permuted import places_of, put_back, restored
 from src.pictures.receptive_fields import draw_importance, draw_receptive_fields, gradients, half
 from src.pictures.samples import load_samples
 from src.pictures.views import Video, letters, make_view, shine, stretch
-from src.tasks import Classification, LinearProbe
-
-small_perceiver = partial(
-    Perceiver, num_latents=6, latent_dim=16, cross_attends=2, self_attends_per_block=1, self_heads=2
-)
-
-
-def classified(data: ByteArrayDataModule, count: int = 3, backbone=small_perceiver):
-    task = Classification(data.spec, backbone).eval()
-    return task, load_samples(task, data, "test", count)
+from src.tasks import LinearProbe
+from tests.support.models import SMALL_PERCEIVER, classified
 
 
 @pytest.mark.parametrize("permutation", ["fixed", "per_example"])
@@ -117,7 +109,7 @@ def test_a_perceivers_gradient_is_what_a_small_change_does():
 
 def test_a_probe_of_a_frozen_backbone_has_importance(tmp_path):
     data = Digits()
-    task = LinearProbe(data.spec, small_perceiver).eval()
+    task = LinearProbe(data.spec, SMALL_PERCEIVER).eval()
     assert draw_importance(task, load_samples(task, data, "test", 2), tmp_path, "t")
 
 

@@ -4,8 +4,6 @@ from functools import partial
 
 import pytest
 import torch
-from test_pictures import classified
-from test_smoke import tiny  # noqa: F401, a fixture
 
 import datamodules
 from datamodules import ByteArrayDataModule, DataSpec, Digits, TensorSplit
@@ -16,6 +14,7 @@ from src.pictures.attention import draw_attention
 from src.pictures.receptive_fields import draw_importance
 from src.pictures.samples import draw_samples, load_samples
 from src.tasks import Detection
+from tests.support.models import classified
 
 
 class Mel(Digits):
@@ -37,8 +36,8 @@ CONCRETE = [kind for kind in DATA if not kind.__abstractmethods__]
 
 
 @pytest.mark.parametrize("kind", [*CONCRETE, Mel], ids=lambda kind: kind.__name__)
-def test_every_data_set_gets_pictures(kind, tiny, tmp_path):  # noqa: F811
-    data = kind(**({} if kind is Mel else tiny(kind.__name__)))
+def test_every_data_set_gets_pictures(kind, tiny, tmp_path):
+    data = kind(**({} if kind is Mel else tiny.options(kind.__name__)))
     data.prepare_data()
     if issubclass(kind, Coco):
         task = Detection(data.spec, partial(ResNet, name="resnet18"), channels=16, box_features=16, proposals=10)

@@ -10,8 +10,9 @@ from PIL import Image
 
 from datamodules import UserError
 from src import fit, visualize
+from tests.support import ROOT
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = ROOT / "configs"
 OF_A_PERCEIVER = {
     "training",
     "samples",

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from run_folders import make_run
 from scipy import stats
 
 from datamodules import UserError
@@ -16,8 +15,8 @@ from src import compare, fit
 from src.report import comparison
 from src.report.comparison import compare_runs
 from src.runs.folder import find_runs
-
-CONFIG = str(Path(__file__).parent.parent / "configs" / "digits_perceiver.yaml")
+from tests.support import DIGITS
+from tests.support.run_folders import make_run
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def runs(tmp_path_factory) -> Path:
         for cell, latents in (("perceiver", "8"), ("small", "4")):
             options = ["--seed_everything", seed, "--runs_dir", str(folder), "--cell", cell]
             options += ["--model.backbone.num_latents", latents, "--trainer.limit_train_batches", "5"]
-            fit.main(["--config", CONFIG, "--trainer.max_epochs", "1", *options])
+            fit.main(["--config", DIGITS, "--trainer.max_epochs", "1", *options])
     return folder
 
 

@@ -16,8 +16,8 @@ from datamodules import UserError
 from src import compare, fit
 from src.report.comparison import compare_runs
 from src.runs.folder import find_runs
+from tests.support import DIGITS
 
-CONFIG = str(Path(__file__).parent.parent / "configs" / "digits_perceiver.yaml")
 BLOCK = 2**15
 
 
@@ -121,7 +121,7 @@ def runs(tmp_path_factory) -> Path:
         wandb.teardown()
         for seed in ("0", "1"):
             options = ["--seed_everything", seed, "--runs_dir", str(folder), "--trainer.limit_train_batches", "10"]
-            fit.main(["--config", CONFIG, "--trainer.max_epochs", "2", *options])
+            fit.main(["--config", DIGITS, "--trainer.max_epochs", "2", *options])
         wandb.teardown()
     return folder
 

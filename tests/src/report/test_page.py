@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from run_folders import make_run
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from src.report.comparison import compare_runs
 from src.report.html import html_page
 from src.runs.folder import find_runs
+from tests.support.run_folders import make_run
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 needs_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium: `make debian` installs it")

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from run_folders import make_run
-from test_smoke import write_furniture
 
 from src import fit
 from src.report.records import Record
 from src.report.rules import Budget, split_runs
 from src.runs.folder import Run, find_runs
-
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
+from tests.support.run_folders import make_run
 
 
 def sorted_out(*folders: Path, any_budget: bool = False) -> tuple[list[str], dict[str, str]]:
@@ -30,9 +28,9 @@ def name_of(folder: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def furniture(tmp_path_factory) -> Path:
+def furniture(tiny) -> Path:
     """Real tar shards."""
-    return write_furniture(tmp_path_factory.mktemp("data") / "furniture")
+    return tiny.folder("furniture")
 
 
 def train(data: Path, runs: Path, cell: str, *more: str) -> Path:

@@ -12,12 +12,12 @@ import yaml
 
 from src import evaluate, fit
 from src.runs.folder import Run
+from tests.support import DIGITS
 
-CONFIG = str(Path(__file__).parent.parent / "configs" / "digits_perceiver.yaml")
 SHORT = ["--trainer.max_epochs", "2"]
 
 
-def train(runs_dir: Path, *options: str, config: str = CONFIG) -> tuple[Path, dict]:
+def train(runs_dir: Path, *options: str, config: str = DIGITS) -> tuple[Path, dict]:
     """The run folder and what results.json holds."""
     seed = options[options.index("--seed_everything") + 1] if "--seed_everything" in options else "0"
     results = fit.main(["--config", config, "--runs_dir", str(runs_dir), *options])

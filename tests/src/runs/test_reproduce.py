@@ -14,11 +14,9 @@ import yaml
 
 from datamodules import UserError
 from src import fit, reproduce
+from tests.support import DIGITS, ROOT
 
 pytestmark = pytest.mark.integration
-
-ROOT = Path(__file__).parent.parent
-CONFIG = str(ROOT / "configs" / "digits_perceiver.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +27,7 @@ def run(tmp_path_factory) -> Path:
     # in a process of its own, whose switches of torch no other test has turned
     environment = {**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
     subprocess.run(
-        [sys.executable, "-m", "src.fit", "--config", CONFIG, *options], cwd=ROOT, env=environment, check=True
+        [sys.executable, "-m", "src.fit", "--config", DIGITS, *options], cwd=ROOT, env=environment, check=True
     )
     return runs / "digits" / "perceiver" / "seed0"
 

@@ -16,8 +16,8 @@ from src import evaluate, fit
 from src.runs.folder import Run
 from src.tasks.linear_maps import solve_maps, train_maps
 from src.tasks.linear_probe import load_backbone
+from tests.support import DIGITS
 
-CONFIG = Path(__file__).parent.parent / "configs" / "digits_perceiver.yaml"
 PENALTIES, RATES = [1.0, 100.0, 1e6], [1e-6, 0.1, 1.0]
 
 
@@ -31,7 +31,7 @@ def labelled_features(samples: int = 300) -> tuple[Tensor, Tensor]:
 
 def config_of(folder: Path, cell: str, classes: list[int], **changes) -> list[str]:
     """Options for a small run on some classes of the digits; changes are those of `model`, `init_args` and `trainer`."""
-    config = yaml.safe_load(CONFIG.read_text())
+    config = yaml.safe_load(Path(DIGITS).read_text())
     config["cell"], config["data"]["init_args"]["classes"] = cell, classes
     init_args = changes.pop("init_args", {})
     if cell != "trained":

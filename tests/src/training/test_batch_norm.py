@@ -1,4 +1,4 @@
-"""Evaluation with statistics of batch normalisation that are taken anew (their mean over ranks: tests/test_ranks.py)."""
+"""Evaluation after batch normalisation has taken its statistics again (test_ranks.py checks their mean over ranks)."""
 
 from functools import partial
 
@@ -12,10 +12,10 @@ from src.backbones import Perceiver, ResNet
 from src.metrics.classification import metrics_of
 from src.tasks import Classification
 from src.training.batch_norm import SettleBatchNorms
+from tests.support import QUIET
 
 RESNET = partial(ResNet, name="resnet10t")
 BATCHES = 3
-QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 
 def model_of(data: Digits, backbone=RESNET) -> Classification:

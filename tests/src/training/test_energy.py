@@ -8,8 +8,8 @@ import pytest
 from src import fit
 from src.training import energy
 from src.training.energy import Energy, rapl_zones
+from tests.support import DIGITS
 
-CONFIG = str(Path(__file__).parent.parent / "configs" / "digits_perceiver.yaml")
 RANGE = 262_143_328_850  # of a Xeon, in microjoules
 
 
@@ -93,9 +93,9 @@ def test_a_real_run_writes_what_its_training_took(powercap, tmp_path, monkeypatc
     monkeypatch.setattr(energy.RaplZone, "read", read)
     monkeypatch.setattr(energy.Energy.__init__, "__defaults__", (powercap,))
     options = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3", "--runs_dir", str(tmp_path / "runs")]
-    results = fit.main(["--config", CONFIG, *options])
+    results = fit.main(["--config", DIGITS, *options])
     assert results["energy_joules"] > 0
     assert results["energy_of"] == ["CPU"]
     monkeypatch.setattr(energy.Energy.__init__, "__defaults__", (powercap / "nowhere",))
-    results = fit.main(["--config", CONFIG, *options])
+    results = fit.main(["--config", DIGITS, *options])
     assert (results["energy_joules"], results["energy_of"]) == (None, [])

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import ranks
 import torch.multiprocessing as mp
+
+from tests.support import ROOT, ranks
 
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parent.parent
 BACKBONES = ("Perceiver", "LambdaResNet", "LambdaNet")
 
 
@@ -35,7 +35,7 @@ def be_rank(rank: int, world: int, port: int, folder: Path, jobs: tuple[str, ...
 def torchrun(folder: Path, world: int, *jobs: str) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command += [str(ROOT / "tests" / "ranks.py"), str(folder), *jobs]
+    command += ["-m", "tests.support.ranks", str(folder), *jobs]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 

@@ -1,4 +1,4 @@
-"""Nothing is lost: real kills, full disks, dead workers and ranks. Processes and their comparison are of tests/faults.py."""
+"""Nothing is lost: real kills, full disks, dead workers and ranks (the processes are those of tests/support/faults.py)."""
 
 import json
 import os
@@ -10,7 +10,6 @@ import socket
 from datetime import timedelta
 from pathlib import Path
 
-import faults
 import pytest
 import torch
 import wandb
@@ -21,6 +20,7 @@ from src import evaluate, fit
 from src.runs.folder import Run, load_checkpoint
 from src.runs.wandb_logger import PatientWandbLogger
 from src.training.checkpointing import Recovery
+from tests.support import faults
 
 pytestmark = pytest.mark.integration
 
