@@ -16,7 +16,7 @@ quickstart: $(READY) ## train a Perceiver on sight and sound and print what it r
 	$(BIN)/python -m src.fit --config configs/quickstart.yaml
 
 test: $(READY) ## all tests but those of the next two targets, on all cores
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not smoke and not integration"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not smoke and not integration"
 
 integration: $(READY) ## tests with processes of their own: ranks, kills, suites, a browser, the image's script
 	$(BIN)/python -m pytest -n auto --dist loadfile -m integration

@@ -3,6 +3,7 @@
 import os
 
 os.environ["WANDB_MODE"] = "disabled"
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start, as set_num_threads below
 
 import pytest
 import torch

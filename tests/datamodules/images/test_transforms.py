@@ -23,6 +23,14 @@ def test_augmenting_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_flip_mirrors_left_and_right_of_about_one_picture_in_two():
+    image = torch.arange(3 * 4 * 2).reshape(3, 4, 2)
+    views = [transforms.random_flip(image, torch.Generator().manual_seed(seed)) for seed in range(100)]
+    mirrored = [torch.equal(view, image[:, [3, 2, 1, 0]]) for view in views]
+    assert all(flipped or torch.equal(view, image) for flipped, view in zip(mirrored, views, strict=True))
+    assert 30 < sum(mirrored) < 70
+
+
 def test_evaluation_takes_the_centre_of_224_of_256_of_the_short_side():
     frame = torch.zeros(256, 300, 3, dtype=torch.uint8)
     frame[16:240, 38:262] = torch.randint(0, 256, (224, 224, 3), dtype=torch.uint8)

@@ -134,6 +134,13 @@ def test_parameter_count_is_the_papers_on_imagenet(options, parameters):
     assert sum(p.numel() for m in (model, head) for p in m.parameters()) == parameters
 
 
+def test_latents_and_learned_positions_start_with_the_papers_standard_deviation(image_spec):
+    model = Perceiver(image_spec, num_latents=128, latent_dim=256, positions="learned")
+    for learned in (model.latents, model.positions["image"]):
+        assert learned.std().item() == pytest.approx(0.02, rel=0.05)
+        assert learned.mean().abs() < 0.001
+
+
 def test_receptive_field_is_all_elements(image_spec, clip_spec):
     assert Perceiver(image_spec, **SMALL).receptive_field() == 48
     assert Perceiver(clip_spec, **SMALL).receptive_field() == 12 + 24

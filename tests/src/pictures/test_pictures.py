@@ -7,17 +7,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules import ByteArray, Digits
+import datamodules
+from datamodules import ByteArray, ByteArrayDataModule, DataSpec, Digits, TensorSplit
 from datamodules.core.flatten import GridModality
 from datamodules.core.positions import fourier_features, grid_coordinates
-from src.backbones import LambdaNet, LambdaResNet, ResNet, Transformer, ViT
-from src.pictures.attention import attention_of, most_different
+from datamodules.detection.coco import Coco
+from datamodules.sounds.spectrogram import FlattenAugmented, LogMel
+from src.backbones import LambdaNet, LambdaResNet, Perceiver, ResNet, Transformer, ViT
+from src.pictures.attention import attention_of, draw_attention, most_different
 from src.pictures.permuted import places_of, put_back, restored
 from src.pictures.receptive_fields import draw_importance, draw_receptive_fields, gradients, half
-from src.pictures.samples import load_samples
+from src.pictures.samples import draw_samples, load_samples
 from src.pictures.views import Video, letters, make_view, shine, stretch
-from src.tasks import LinearProbe
-from tests.support.models import SMALL_PERCEIVER, classified
+from src.tasks import Classification, Detection, LinearProbe
+
+SMALL_PERCEIVER = partial(
+    Perceiver, num_latents=6, latent_dim=16, cross_attends=2, self_attends_per_block=1, self_heads=2
+)
+
+
+def classified(data: ByteArrayDataModule, count: int = 3, backbone=SMALL_PERCEIVER):
+    task = Classification(data.spec, backbone).eval()
+    return task, load_samples(task, data, "test", count)
 
 
 @pytest.mark.parametrize("permutation", ["fixed", "per_example"])
@@ -160,3 +171,39 @@ def test_every_backbone_on_a_picture_has_importance_and_receptive_fields(name, t
     written = draw_importance(task, samples, tmp_path, "t") + draw_receptive_fields(task, samples, tmp_path, "t")
     assert [path.name for path in written] == ["importance_image.png", "receptive_field_image.png"]
     assert all(path.is_file() for path in written)
+
+
+class Mel(Digits):
+    """A sound of two tones as a spectrogram."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        mel = LogMel(6000, 8000, frames=20, mels=16, bands=2)
+        self.flatten = FlattenAugmented({"audio": mel})
+        self.spec = DataSpec({"audio": mel.spec}, "multi_label", ("low", "high"))
+
+    def make_split(self, name):
+        wave = (8000 * torch.sin(torch.arange(6000) / torch.tensor([[8.0], [2.0]]))).to(torch.int16)
+        return TensorSplit(["low", "high"], {"audio": wave, "target": torch.eye(2)})
+
+
+DATA = [kind for kind in vars(datamodules).values() if isinstance(kind, type) and issubclass(kind, ByteArrayDataModule)]
+CONCRETE = [kind for kind in DATA if not kind.__abstractmethods__]
+
+
+@pytest.mark.parametrize("kind", [*CONCRETE, Mel], ids=lambda kind: kind.__name__)
+def test_every_data_set_gets_pictures(kind, tiny, tmp_path):
+    data = kind(**({} if kind is Mel else tiny.options(kind.__name__)))
+    data.prepare_data()
+    if issubclass(kind, Coco):
+        task = Detection(data.spec, partial(ResNet, name="resnet18"), channels=16, box_features=16, proposals=10)
+        samples = load_samples(task.eval(), data, "test", 2)
+    else:
+        task, samples = classified(data, 2)
+    draw_samples(samples, tmp_path / "samples.png", kind.__name__)
+    written = [tmp_path / "samples.png"]
+    if isinstance(task.backbone, Perceiver):
+        written += draw_attention(task.backbone, samples, tmp_path, kind.__name__)
+        assert len(written) == 1 + 2 * len(data.spec.modalities)
+        written += draw_importance(task, samples, tmp_path, kind.__name__)
+    assert all(path.stat().st_size > 2000 for path in written)

@@ -136,7 +136,6 @@ def server(runs, monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_HTTP_TIMEOUT", "3")
     wandb.teardown()
     yield handler
     found.shutdown()
@@ -182,6 +181,7 @@ def test_no_project_no_run_and_no_network_are_told_in_one_line(server, monkeypat
     with pytest.raises(UserError, match="holds no finished run"):
         compare.main(["--from-wandb", "me/bytebench"])
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setattr(wandb.Api, "_HTTP_TIMEOUT", 1)  # seconds of trying again; read from the environment only once
     wandb.teardown()
     with pytest.raises(UserError, match="check the name, the network"):
         compare.main(["--from-wandb", "me/bytebench"])

@@ -142,6 +142,12 @@ def test_seeds_of_a_cell_need_equal_configs_but_for_what_is_made_of_the_seed(tmp
     )
 
 
+def test_seeds_of_a_cell_need_equal_batches_even_where_they_trained_on_as_many_samples(tmp_path):
+    make_run(tmp_path, "a", 0, steps=120, config={"data.init_args.batch_size": 64})
+    make_run(tmp_path, "a", 1, steps=240, config={"data.init_args.batch_size": 32})
+    assert "data.init_args.batch_size 32, not 64" in sorted_out(tmp_path)[1]["a/seed1"]
+
+
 def test_the_difference_of_configs_is_told_without_the_options_of_another_class(tmp_path):
     for seed in range(2):
         make_run(tmp_path, "a", seed)
@@ -180,6 +186,16 @@ def test_folds_that_every_seed_deals_anew_are_compared_fold_by_fold(tmp_path):
     assert "test split: other members" in out["b_fold1/seed1"]
     assert "folds: seed 1 has 0, 2, not 0, 1, 2" in out["b_fold0/seed1"]  # its mean would lack a fold
     assert len(kept) == 9
+
+
+@pytest.mark.parametrize(("steps", "kept"), [(90, 2), (95, 2), (96, 1)])
+def test_folds_may_differ_by_one_step_in_an_epoch(tmp_path, steps, kept):
+    for fold, count in ((0, 90), (1, steps)):
+        members = {name: {"samples": 500, "keys_sha256": f"{name}{fold}"} for name in ("train", "val", "test")}
+        options = {"data.init_args.fold": fold, "data.init_args.fold_seed": 0, "trainer.max_steps": -1}
+        results = {"steps": count, "epochs": 5}
+        make_run(tmp_path, f"a_fold{fold}", 0, config=options, data={"splits": members}, results=results)
+    assert len(sorted_out(tmp_path)[0]) == kept
 
 
 def test_configs_are_read_as_they_were_written(tmp_path):
