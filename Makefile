@@ -16,7 +16,7 @@ quickstart: $(READY) ## train a Perceiver on sight and sound and print what it r
 	$(BIN)/python -m src.fit --config configs/quickstart.yaml
 
 test: $(READY) ## all tests but those of the next two targets, on all cores
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "not smoke and not integration"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not smoke and not integration"
 
 integration: $(READY) ## tests with processes of their own: ranks, kills, suites, a browser, the image's script
 	$(BIN)/python -m pytest -n auto --dist loadfile -m integration
@@ -31,7 +31,7 @@ notebooks: $(READY) ## execute the notebooks and render them into docs/notebooks
 		--HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= --HTMLExporter.jquery_url= notebooks/*.ipynb
 
 faults: $(READY) ## kill runs at random moments and count what is lost (10 minutes)
-	$(BIN)/python -m tests.faults
+	$(BIN)/python -m tests.support.faults
 
 lint: $(READY) ## style, imports and types
 	$(BIN)/ruff check .
@@ -48,7 +48,7 @@ lock: $(READY) ## renew requirements.lock from the ranges in pyproject.toml
 		--custom-compile-command "make lock" --quiet --output-file requirements.lock
 
 layers: ## draw the rooms of the project and what each imports
-	@$(PYTHON) tests/layers.py
+	@$(PYTHON) -m tests.support.layers
 
 bench: $(READY) ## time the backbones side by side, CSV into results/
 	$(BIN)/python -m src.benchmark backbones

@@ -3,6 +3,7 @@
 import os
 
 os.environ["WANDB_MODE"] = "disabled"
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes that tests start, as set_num_threads below
 
 import pytest
 import torch
@@ -27,6 +28,14 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Tiny files of every data set."""
+    from tests.support.tiny import Tiny  # tests that need none are quicker without
+
+    return Tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture

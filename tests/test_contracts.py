@@ -16,8 +16,8 @@ from src.runs.results import Results
 from src.tasks import Classification, Regression
 from src.tasks.base import Task
 from src.training.checkpointing import Checkpointing
+from tests.support import ROOT
 
-ROOT = Path(__file__).parent.parent
 THIRD_PARTY = '''
 import torch
 from torch import nn

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import ROOT
+
 pytestmark = pytest.mark.integration
 
-ROOT = Path(__file__).parent.parent
 DOCKERFILE = ROOT / "docker/Dockerfile"
 CUDA_ONLY = ("nvidia-cu", "nvidia-nccl", "nvidia-nv", "cuda-", "triton", "easypytorch3d")
 

@@ -14,8 +14,8 @@ import yaml
 from wandb.sdk.launch.sweeps import utils as wandb_sweeps
 
 from src.fit import main as fit
+from tests.support import ROOT
 
-ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 SWEEPS = sorted((ROOT / "configs/sweeps").glob("*.yaml"))
 NAMED = re.compile(r"# (\S+\.(?:py|yaml))\n")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from src import compare, evaluate, fit
+from tests.support import ROOT
 
-ROOT = Path(__file__).parent.parent
 OPTIONS = [
     "--config",
     str(ROOT / "configs" / "digits_perceiver.yaml"),

@@ -3,7 +3,7 @@
 from collections import Counter
 from graphlib import TopologicalSorter
 
-from layers import LAYER, ROOT, arrows, imports, modules
+from tests.support.layers import LAYER, ROOT, arrows, imports, modules
 
 LONGEST, CROWDED = 350, 12
 

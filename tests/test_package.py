@@ -10,7 +10,8 @@ from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).parent.parent
+from tests.support import ROOT
+
 SCRIPT = """
 import src
 import datamodules

@@ -3,30 +3,17 @@
 The files are real ones, small and few. So are the models: the widths and sides below replace the config's, all else stays.
 """
 
-import gzip
 import math
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
-import soundfile
 import yaml
-from test_audioset import CLASSES, WHOLE
-from test_detection_data import CATEGORIES, write_coco
-from test_furniture import HEAD, PILLAR, entry
-from test_imagenet import write_imagenet
-from test_point_clouds import BOX, TETRAHEDRON
-from test_text import write_folder
 
-from datamodules.images.fashion_mnist import FASHION_FILES
-from datamodules.prepare import main as prepare
-from datamodules.sounds.language_id import LANGUAGES
-from datamodules.storage.shards import write_shards
 from src import fit
+from tests.support import ROOT
+from tests.support.tiny import Tiny
 
 pytestmark = pytest.mark.smoke
-ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 SMALLER = {
     "Perceiver": {"num_latents": 16, "latent_dim": 32},
@@ -37,120 +24,16 @@ SMALLER = {
 SMALLER_HEADS = {"channels": 32, "box_features": 64, "regions": 16}  # of Detection
 
 
-def write_idx(path: Path, array: np.ndarray) -> None:
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    path.write_bytes(gzip.compress(header + array.tobytes(), 1))
-
-
-def write_fashion(folder: Path) -> Path:
-    folder.mkdir()
-    for name, count in (("train", 5100), ("test", 60)):  # 5,000 are held out of training
-        labels = np.arange(count, dtype=np.uint8) % 10
-        images = np.random.default_rng(0).integers(0, 256, (count, 28, 28), np.uint8)
-        for file, array in zip(FASHION_FILES[name], (images, labels), strict=True):
-            write_idx(folder / f"{file}.gz", array)
-    return folder
-
-
-def write_prompts(folder: Path) -> Path:
-    sounds = folder.parent / "sounds"
-    for code in LANGUAGES:
-        (sounds / code).mkdir(parents=True)
-        for number in range(40):  # so that every split has some of every language
-            wave = np.random.default_rng(number).integers(-3000, 3000, 12_000 + 250 * number, np.int16)
-            soundfile.write(sounds / code / f"p{number}.wav", wave, 8000)
-    assert prepare(["language_id", "--source", str(sounds), "--out", str(folder), "--workers", "1"]) == 0
-    return folder
-
-
-def write_garments(folder: Path, fashion: Path, prompts: Path) -> Path:
-    parts = ["--garments", str(fashion), "--prompts", str(prompts)]
-    options = [*parts, "--out", str(folder), "--clips", "6", "4", "4", "--workers", "1"]
-    assert prepare(["garments_spoken", *options]) == 0
-    return folder
-
-
-def audioset_clip(item: tuple[str, int]) -> dict:
-    return {"__key__": "_".join(map(str, item)), "mp4": WHOLE, "json": {"labels": [item[1] % 3], "seconds": 3.0}}
-
-
-def write_audioset(folder: Path) -> Path:
-    splits = {name: [(name, number) for number in range(4)] for name in ("train", "val", "test")}
-    made_with = {"classes": list(CLASSES.values())}
-    write_shards(folder, "audioset", splits, audioset_clip, made_with=made_with, licence="", workers=1)
-    return folder
-
-
-def write_modelnet40(folder: Path) -> Path:
-    source = folder.parent / "off"
-    for name, mesh in (("bathtub", BOX), ("tent", TETRAHEDRON)):
-        for split, count in (("train", 12), ("test", 2)):
-            (source / name / split).mkdir(parents=True)
-            for number in range(count):
-                (source / name / split / f"{name}_{number:04d}.off").write_text(mesh)
-    assert prepare(["modelnet40", "--source", str(source), "--out", str(folder), "--points", "2048"]) == 0
-    return folder
-
-
-def write_furniture(folder: Path) -> Path:
-    import zipfile
-
-    source = folder.parent / "catalogues"
-    source.mkdir()
-    names = ["Oak chair", "Desk lamp"] * 16
-    pieces = [entry(number, name, "Office", f"m{number}.obj") for number, name in enumerate(names, start=1)]
-    with zipfile.ZipFile(source / "test.sh3f", "w") as archive:
-        archive.writestr("PluginFurnitureCatalog.properties", "\n".join([HEAD, *pieces]).encode("latin-1"))
-        for number in range(1, len(names) + 1):
-            archive.writestr(f"test/m{number}.obj", PILLAR)
-    assert prepare(["furniture", "--source", str(source), "--out", str(folder), "--points", "2048"]) == 0
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """From the class of a config's data to the options that make it read tiny files, which are written at first use."""
-    folder, made = tmp_path_factory.mktemp("tiny"), {}
-
-    def at(name: str, write) -> str:
-        if name not in made:
-            made[name] = write(folder / name)
-        return str(made[name])
-
-    def options(data: str) -> dict:
-        fashion, prompts = partial(at, "fashion", write_fashion), partial(at, "prompts", write_prompts)
-        coco = {"categories": CATEGORIES, "held_out": 3, "side": 128}
-        garments = partial(write_garments, fashion=folder / "fashion", prompts=folder / "prompts")
-        if data == "GarmentsSpoken":
-            fashion(), prompts()
-        return {
-            "AudioSet": lambda: {"data_dir": at("audioset", write_audioset), "num_classes": 3, "side": 32},
-            "Coco": lambda: {"data_dir": at("coco", write_coco), **coco},
-            "Composed": lambda: {"data_dir": str(folder / "composed"), "scenes": [4, 2, 2]},
-            "Dialpad": lambda: {"data_dir": str(folder / "dialpad"), "clips": [6, 4, 4], "decode_workers": 1},
-            "Digits": dict,
-            "FashionMNIST": lambda: {"data_dir": fashion()},
-            "Furniture": lambda: {"data_dir": at("furniture", write_furniture)},
-            "GarmentsSpoken": lambda: {"data_dir": at("garments", garments), "decode_workers": 1},
-            "ImageNet": lambda: {"data_dir": at("imagenet", write_imagenet), "classes": 3, "side": 64},
-            "LanguageId": lambda: {"data_dir": prompts()},
-            "ModelNet40": lambda: {"data_dir": at("modelnet40", write_modelnet40)},
-            "Text": lambda: {"data_dir": at("text", write_folder), "classes": ["en", "ru"]},
-        }[data]()
-
-    return options
-
-
 def flow(value: object) -> str:
     """A value as an option takes it."""
     return value if isinstance(value, str) else yaml.safe_dump(value, default_flow_style=True).strip(".\n")
 
 
-def smoke(path: Path, tiny, runs: Path, *more: str) -> dict:
+def smoke(path: Path, tiny: Tiny, runs: Path, *more: str) -> dict:
     config = yaml.safe_load(path.read_text())
     task, data = config["model"], config["data"]["class_path"].rpartition(".")[2]
     backbone = task["init_args"]["backbone"]["class_path"].rpartition(".")[2]
-    changed = {f"data.{option}": value for option, value in tiny(data).items()}
+    changed = {f"data.{option}": value for option, value in tiny.options(data).items()}
     changed |= {f"model.backbone.{option}": value for option, value in SMALLER.get(backbone, {}).items()}
     if task["class_path"].endswith("Detection"):
         changed |= {f"model.{option}": value for option, value in SMALLER_HEADS.items()}

@@ -1,0 +1,205 @@
+"""What must not be compared is caught, on real shards and runs; what may be compared is not."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from src import fit
+from src.report.records import Record
+from src.report.rules import Budget, split_runs
+from src.runs.folder import Run, find_runs
+from tests.support import ROOT
+from tests.support.run_folders import make_run
+
+
+def sorted_out(*folders: Path, any_budget: bool = False) -> tuple[list[str], dict[str, str]]:
+    """Names of the kept runs, and of the others with their reasons."""
+    kept, excluded = split_runs([Record.of(run) for run in find_runs(list(folders))], "test", any_budget)
+    return [name_of(record.folder) for record in kept], {
+        name_of(out.folder): "; ".join(out.reasons) for out in excluded
+    }
+
+
+def name_of(folder: str) -> str:
+    return "/".join(Path(folder).parts[-2:])
+
+
+@pytest.fixture(scope="module")
+def furniture(tiny) -> Path:
+    """Real tar shards."""
+    return tiny.folder("furniture")
+
+
+def train(data: Path, runs: Path, cell: str, *more: str) -> Path:
+    """A run of two steps."""
+    options = ["--data.data_dir", str(data), "--data.batch_size", "2", "--runs_dir", str(runs), "--cell", cell]
+    options += ["--trainer.max_epochs", "1", "--trainer.max_steps", "2", "--trainer.enable_checkpointing", "false"]
+    small = ["--model.backbone.num_latents", "4", "--model.backbone.latent_dim", "8", "--data.points", "64"]
+    fit.main(["--config", str(ROOT / "configs" / "furniture_perceiver.yaml"), *options, *small, *more])
+    return runs / "furniture" / cell
+
+
+@pytest.fixture(scope="module")
+def reference(furniture, tmp_path_factory) -> Path:
+    return train(furniture, tmp_path_factory.mktemp("runs"), "reference")
+
+
+def test_an_equal_pair_is_compared_also_from_another_folder_and_with_other_workers(reference, furniture, tmp_path):
+    shutil.copytree(furniture, tmp_path / "copy")
+    equal = train(tmp_path / "copy", tmp_path / "runs", "equal", "--data.num_workers", "1")
+    assert sorted_out(reference, equal) == (["reference/seed0", "equal/seed0"], {})
+
+
+def test_one_byte_of_a_shard_is_caught(reference, furniture, tmp_path):
+    shutil.copytree(furniture, tmp_path / "copy")
+    shard = sorted((tmp_path / "copy").glob("*.tar"))[0]
+    content = bytearray(shard.read_bytes())
+    place = content.rfind(b"\x93NUMPY") + 1000  # in the points of a shape
+    content[place] ^= 1
+    shard.write_bytes(bytes(content))
+    kept, out = sorted_out(reference, train(tmp_path / "copy", tmp_path / "runs", "other"))
+    assert kept == ["reference/seed0"]
+    assert "data: bytes with fingerprint" in out["other/seed0"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--data.fold_seed", "1"], "split: other members"),
+        (["--data.fold", "1"], "folds: seed 0 has 1, not 0"),
+        (["--trainer.max_steps", "3"], "budget: 6 training samples, not 4"),
+        (["--data.batch_size", "4"], "budget: 8 training samples, not 4"),
+        (["--trainer.limit_test_batches", "1"], "test samples measured: 2, not 7"),
+    ],
+)
+def test_another_split_budget_and_sample_count_is_caught(reference, furniture, tmp_path, options, said):
+    kept, out = sorted_out(reference, train(furniture, tmp_path, "other", *options))
+    assert kept == ["reference/seed0"]
+    assert said in out["other/seed0"]
+
+
+def test_the_budget_counts_batches_times_accumulation(reference, furniture, tmp_path):
+    equal = train(furniture, tmp_path, "equal", "--data.batch_size", "1", "--trainer.accumulate_grad_batches", "2")
+    assert sorted_out(reference, equal)[1] == {}
+
+
+def test_other_batches_may_leave_out_other_samples_at_the_end_of_epochs_and_no_more(tmp_path):
+    make_run(tmp_path, "a", 0, config={"data.init_args.batch_size": 64}, steps=18 * 5, results={"epochs": 5})
+    make_run(tmp_path, "b", 0, config={"data.init_args.batch_size": 32}, steps=37 * 5, results={"epochs": 5})
+    assert sorted_out(tmp_path)[1] == {}  # 1,197 samples, as steps of 64 and of 32
+    make_run(tmp_path, "c", 0, config={"data.init_args.batch_size": 32}, steps=37 * 6, results={"epochs": 6})
+    assert sorted_out(tmp_path)[1] == {"c/seed0": "budget: 7,104 training samples, not 5,760 training samples"}
+
+
+def test_any_budget_lets_cells_differ_but_not_the_seeds_of_one(tmp_path):
+    make_run(tmp_path, "a", 0, steps=100)
+    make_run(tmp_path, "b", 0, steps=200)
+    assert sorted_out(tmp_path, any_budget=True)[1] == {}
+    make_run(tmp_path, "b", 1, steps=300)
+    assert "config: differs from the other seeds of its variant" in sorted_out(tmp_path, any_budget=True)[1]["b/seed1"]
+
+
+def test_runs_that_their_time_ended_have_that_time_as_budget(tmp_path):
+    limited = {"trainer.max_time": "00:01:00:00", "trainer.max_steps": -1, "trainer.max_epochs": None}
+    make_run(tmp_path, "a", 0, steps=100, config=limited)
+    make_run(tmp_path, "b", 0, steps=700, config=limited)
+    assert sorted_out(tmp_path)[1] == {}
+    make_run(tmp_path, "c", 0, steps=100)
+    assert "budget" in sorted_out(tmp_path)[1]["c/seed0"]
+    path = tmp_path / "made_up" / "b" / "seed0" / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "gpus": ["H100"]}))
+    assert "on H100" in sorted_out(tmp_path)[1]["b/seed0"]
+    ended_by_steps = make_run(tmp_path, "d", 0, steps=100, config=limited | {"trainer.max_steps": 100})
+    assert Budget.of(Record.of(Run(ended_by_steps))).time is None
+
+
+def test_another_metric_definition_is_caught_and_an_older_run_without_one_is_not(tmp_path):
+    for cell, definition in (("a", "one"), ("b", "one"), ("c", "two"), ("d", None)):
+        make_run(tmp_path, cell, 0, results={"metric_definition": definition} if definition else None)
+    assert sorted_out(tmp_path)[1] == {"c/seed0": "metric: two, not one"}
+
+
+def test_the_largest_set_that_agrees_is_kept_and_of_equal_ones_the_first(tmp_path):
+    make_run(tmp_path, "a", 0, data={"fingerprint": "b" * 64})
+    make_run(tmp_path, "b", 0)
+    assert sorted_out(tmp_path)[0] == ["a/seed0"]
+    make_run(tmp_path, "c", 0)
+    assert sorted_out(tmp_path)[0] == ["b/seed0", "c/seed0"]
+
+
+def test_seeds_of_a_cell_need_equal_configs_but_for_what_is_made_of_the_seed(tmp_path):
+    for seed in range(3):
+        weights = {"model.init_args.weights": f"{tmp_path}/half/seed{seed}", "data.init_args.mask_seed": seed}
+        make_run(tmp_path, "a", seed, config=weights)
+    assert sorted_out(tmp_path)[1] == {}
+    make_run(tmp_path, "a", 3, config={**weights, "data.init_args.mask_seed": 3, "model.init_args.lr": 0.1})
+    (reason,) = sorted_out(tmp_path)[1].values()
+    assert reason == (
+        "config: differs from the other seeds of its variant (model.init_args.lr 0.1, not 0.01 and 1 more)"
+    )
+
+
+def test_seeds_of_a_cell_need_equal_batches_even_where_they_trained_on_as_many_samples(tmp_path):
+    make_run(tmp_path, "a", 0, steps=120, config={"data.init_args.batch_size": 64})
+    make_run(tmp_path, "a", 1, steps=240, config={"data.init_args.batch_size": 32})
+    assert "data.init_args.batch_size 32, not 64" in sorted_out(tmp_path)[1]["a/seed1"]
+
+
+def test_the_difference_of_configs_is_told_without_the_options_of_another_class(tmp_path):
+    for seed in range(2):
+        make_run(tmp_path, "a", seed)
+    make_run(tmp_path, "a", 2, config={"model.class_path": "src.tasks.LinearProbe", "model.init_args.lr": 0.5})
+    _, (out,) = split_runs([Record.of(run) for run in find_runs([tmp_path])], "test")
+    assert out.changes == {"model.class_path": ("src.tasks.LinearProbe", "src.tasks.Classification")}
+    assert name_of(out.reference) == "a/seed0"
+
+
+def test_an_older_run_of_the_same_seed_does_not_count_twice(tmp_path):
+    folder = make_run(tmp_path, "a", 0)
+    shutil.copytree(folder, folder.with_name("seed0.1"))
+    kept, out = sorted_out(tmp_path)
+    assert kept == ["a/seed0"]
+    assert "seed 0 again" in out["a/seed0.1"]
+
+
+def folds(root: Path, cell: str, seeds: range, count: int) -> None:
+    for seed in seeds:
+        for fold in range(count):
+            members = {n: {"samples": 500, "keys_sha256": f"{n}{seed}{fold}"} for n in ("train", "val", "test")}
+            options = {"data.init_args.fold": fold, "data.init_args.fold_seed": seed}
+            make_run(root, f"{cell}_fold{fold}", seed, config=options, data={"splits": members})
+
+
+def test_folds_that_every_seed_deals_anew_are_compared_fold_by_fold(tmp_path):
+    folds(tmp_path, "a", range(2), 3)
+    folds(tmp_path, "b", range(2), 3)
+    kept, out = sorted_out(tmp_path)
+    assert (len(kept), out) == (12, {})
+    path = tmp_path / "made_up" / "b_fold1" / "seed1" / "data.json"
+    data = json.loads(path.read_text())
+    data["splits"]["test"]["keys_sha256"] = "other"
+    path.write_text(json.dumps(data))
+    kept, out = sorted_out(tmp_path)
+    assert "test split: other members" in out["b_fold1/seed1"]
+    assert "folds: seed 1 has 0, 2, not 0, 1, 2" in out["b_fold0/seed1"]  # its mean would lack a fold
+    assert len(kept) == 9
+
+
+@pytest.mark.parametrize(("steps", "kept"), [(90, 2), (95, 2), (96, 1)])
+def test_folds_may_differ_by_one_step_in_an_epoch(tmp_path, steps, kept):
+    for fold, count in ((0, 90), (1, steps)):
+        members = {name: {"samples": 500, "keys_sha256": f"{name}{fold}"} for name in ("train", "val", "test")}
+        options = {"data.init_args.fold": fold, "data.init_args.fold_seed": 0, "trainer.max_steps": -1}
+        results = {"steps": count, "epochs": 5}
+        make_run(tmp_path, f"a_fold{fold}", 0, config=options, data={"splits": members}, results=results)
+    assert len(sorted_out(tmp_path)[0]) == kept
+
+
+def test_configs_are_read_as_they_were_written(tmp_path):
+    folder = make_run(tmp_path, "a", 0)
+    assert Record.of(Run(folder)).config["data.init_args.batch_size"] == 64
+    (folder / "config.yaml").write_text(yaml.safe_dump({"trainer": {"max_epochs": 3}}))
+    assert Record.of(Run(folder)).config == {"trainer.max_epochs": 3}

@@ -1,0 +1,230 @@
+"""Linear probes: closed form and trained maps, chosen on the validation split, of frozen features computed once."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+from torch.nn import functional as F
+
+from datamodules import Digits, UserError
+from src import evaluate, fit
+from src.runs.folder import Run
+from src.tasks.linear_maps import solve_maps, train_maps
+from src.tasks.linear_probe import load_backbone
+from tests.support import DIGITS
+
+PENALTIES, RATES = [1.0, 100.0, 1e6], [1e-6, 0.1, 1.0]
+
+
+def labelled_features(samples: int = 300) -> tuple[Tensor, Tensor]:
+    """Features of mean 0 and their classes, of three, with some noise."""
+    generator = torch.Generator().manual_seed(5)
+    features = torch.randn(samples, 8, generator=generator)
+    target = (features[:, :3] + torch.randn(samples, 3, generator=generator)).argmax(dim=1)
+    return torch.from_numpy(StandardScaler().fit_transform(features)).float(), target
+
+
+def config_of(folder: Path, cell: str, classes: list[int], **changes) -> list[str]:
+    """Options for a small run on some classes of the digits; changes are those of `model`, `init_args` and `trainer`."""
+    config = yaml.safe_load(Path(DIGITS).read_text())
+    config["cell"], config["data"]["init_args"]["classes"] = cell, classes
+    init_args = changes.pop("init_args", {})
+    if cell != "trained":
+        config["model"] = {"class_path": "src.tasks.LinearProbe", "init_args": {"backbone": backbone_of(config)}}
+        config["model"]["init_args"] |= {"learning_rates": RATES, "penalties": PENALTIES, "epochs": 5} | init_args
+        config["trainer"] = {"max_epochs": 1}
+    config["trainer"] |= changes
+    path = folder / f"{cell}.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return ["--config", str(path), "--runs_dir", str(folder / "runs")]
+
+
+def backbone_of(config: dict) -> dict:
+    return config["model"]["init_args"]["backbone"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A run trained on five digits, a probe of it on the other five, and one of random weights."""
+    folder = tmp_path_factory.mktemp("probes")
+    fit.main(config_of(folder, "trained", [0, 1, 2, 3, 4], max_epochs=12))
+    source = str(folder / "runs" / "digits" / "trained" / "seed0")
+    fit.main(config_of(folder, "probe", [5, 6, 7, 8, 9], init_args={"weights": source}))
+    fit.main(config_of(folder, "random", [5, 6, 7, 8, 9]))
+    return folder / "runs" / "digits"
+
+
+def results(folder: Path, cell: str) -> dict:
+    return json.loads((folder / cell / "seed0" / "results.json").read_text())
+
+
+def features_of(run: Run, split: str) -> tuple[Tensor, Tensor]:
+    """What the probe's maps read of a split, and the labels."""
+    cli = fit.ByteBenchCLI(["--config", str(run.folder / "config.yaml")], "test", recording=False)
+    cli.model.load_state_dict(run.weights())
+    model = cli.model.eval()
+    found, labels = [], []
+    for compact in cli.datamodule.loader(split):
+        batch = cli.datamodule.flatten(compact)
+        real = batch.weight > 0
+        found.append(model.features(batch.inputs)[real])
+        labels.append(batch.target[real])
+    return torch.cat(found), torch.cat(labels)
+
+
+@pytest.mark.parametrize("penalty", [0.1, 10.0, 1000.0])
+def test_the_closed_form_is_scikit_learns_ridge_regression(penalty):
+    features, target = labelled_features()
+    (_, found) = solve_maps(features, F.one_hot(target, 3), [1.0, penalty])
+    wanted = Ridge(alpha=penalty).fit(features.numpy(), F.one_hot(target, 3).numpy())
+    assert found.weight.detach().numpy() == pytest.approx(wanted.coef_, abs=1e-5)
+    assert found.bias.detach().numpy() == pytest.approx(wanted.intercept_, abs=1e-5)
+
+
+def test_a_map_trained_long_enough_is_scikit_learns_logistic_regression():
+    features, target = labelled_features()
+
+    def loss(scores: Tensor, wanted: Tensor) -> Tensor:
+        return F.cross_entropy(scores, wanted, reduction="none")
+
+    (_, found) = train_maps(features, target, 3, loss, [1e-3, 0.1], epochs=300, batch_size=300)
+    wanted = LogisticRegression(C=1e6, tol=1e-8, max_iter=2000).fit(features.numpy(), target.numpy())
+    probabilities = found(features).softmax(dim=1).detach().numpy()
+    assert probabilities == pytest.approx(wanted.predict_proba(features.numpy()), abs=5e-3)
+
+
+def test_maps_are_trained_as_if_each_were_alone():
+    features, target = labelled_features()
+
+    def loss(scores: Tensor, wanted: Tensor) -> Tensor:
+        return F.cross_entropy(scores, wanted, reduction="none")
+
+    together = train_maps(features, target, 3, loss, [0.01, 3e38, 0.3], epochs=3, batch_size=32)
+    assert not together[1].weight.isfinite().all()
+    for found, rate in ((together[0], 0.01), (together[2], 0.3)):
+        (alone,) = train_maps(features, target, 3, loss, [rate], epochs=3, batch_size=32)
+        assert torch.equal(found.weight, alone.weight)
+
+
+def test_a_probe_on_unseen_classes_beats_chance_and_says_what_it_chose(folder):
+    for cell in ("probe", "random"):
+        metrics = results(folder, cell)["metrics"]
+        assert any(metrics["val"]["learning_rate"] == pytest.approx(rate) for rate in RATES)
+        assert metrics["val"]["penalty"] in PENALTIES
+        assert metrics["test"]["top1"] > 0.5
+        assert metrics["test"]["ridge_top1"] > 0.5
+        assert metrics["test"]["samples"] == len(Digits(classes=[5, 6, 7, 8, 9]).split("test").keys)
+    assert results(folder, "probe")["metrics"]["test"] != results(folder, "random")["metrics"]["test"]
+
+
+def test_the_penalty_and_the_map_are_those_that_scikit_learn_finds_best_on_validation(folder):
+    run = Run(folder / "probe" / "seed0")
+    metrics = results(folder, "probe")["metrics"]
+    train, val, test = (features_of(run, split) for split in ("train", "val", "test"))
+    steps = len(train[0]) // 64 * 64  # the last, incomplete batch is left out
+    order = fit_order(len(train[0]))[:steps]
+    labels = F.one_hot(train[1], 5).numpy()
+    fitted = [Ridge(alpha=p).fit(train[0].numpy()[order], labels[order]) for p in PENALTIES]
+    reached = [(m.predict(val[0].numpy()).argmax(1) == val[1].numpy()).mean() for m in fitted]
+    best = reached.index(max(reached))
+    assert metrics["val"]["penalty"] == PENALTIES[best]
+    assert metrics["val"]["ridge_top1"] == pytest.approx(max(reached), abs=1e-6)
+    found = (fitted[best].predict(test[0].numpy()).argmax(1) == test[1].numpy()).mean()
+    assert metrics["test"]["ridge_top1"] == pytest.approx(found, abs=1e-6)
+
+
+def fit_order(size: int) -> list[int]:
+    from datamodules.core.order import epoch_order
+
+    return epoch_order(size, seed=0, epoch=0)
+
+
+def test_features_of_training_have_mean_0_and_standard_deviation_1(folder):
+    features, _ = features_of(Run(folder / "probe" / "seed0"), "train")
+    steps = fit_order(len(features))[: len(features) // 64 * 64]
+    assert torch.allclose(features[steps].mean(dim=0), torch.zeros(64), atol=1e-4)
+    assert torch.allclose(features[steps].std(dim=0, correction=0), torch.ones(64), atol=1e-4)
+
+
+def test_the_backbone_of_a_probe_is_that_of_the_run_to_the_last_bit(folder):
+    trained, probe, random = (Run(folder / cell / "seed0").weights() for cell in ("trained", "probe", "random"))
+    names = [name for name in trained if name.startswith("backbone.")]
+    assert names
+    assert all(torch.equal(trained[name], probe[name]) for name in names)
+    assert not any(torch.equal(trained[name], random[name]) for name in names if trained[name].dim() > 1)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluating_a_probes_run_gives_its_results_again(folder, split):
+    wanted = results(folder, "probe")["metrics"][split]
+    found = evaluate.main(["--run", str(folder / "probe" / "seed0"), "--split", split])
+    assert found.keys() == wanted.keys() - {"learning_rate", "penalty"}
+    for name, value in found.items():
+        assert value == pytest.approx(wanted[name], rel=1e-5)
+
+
+def test_each_picture_goes_through_the_backbone_once(folder, tmp_path):
+    options = config_of(tmp_path, "counted", [5, 6, 7, 8, 9], init_args={"epochs": 3})
+    cli = fit.ByteBenchCLI(options, "test", recording=False)
+    seen: list[int] = []
+    cli.model.backbone.register_forward_hook(lambda module, args, out: seen.append(len(out)))
+    cli.trainer.fit(cli.model, cli.datamodule)
+    train, val = (len(cli.datamodule.split(name).keys) for name in ("train", "val"))
+    assert sum(seen) == train // 64 * 64 + -(-val // 64) * 64  # the last batch of validation is padded
+
+
+def test_the_backbone_stays_in_evaluation_and_gets_no_gradient(folder, tmp_path):
+    cli = fit.ByteBenchCLI(config_of(tmp_path, "frozen", [5, 6, 7]), "test", recording=False)
+    model = cli.model.train()
+    assert model.head.training
+    assert not any(module.training for module in model.backbone.modules())
+    assert not any(parameter.requires_grad for parameter in model.backbone.parameters())
+
+
+def test_weights_of_another_architecture_are_refused_in_one_line_before_the_older_run_is_moved(folder, tmp_path):
+    source = str(folder / "trained" / "seed0")
+    for options, said in (
+        (["--model.backbone.latent_dim", "32"], r"its latents is \(16, 64\), the backbone's \(16, 32\)"),
+        (["--model.backbone.self_attends_per_block", "3"], r"it has no transformers\.0\.2\."),
+        (["--model.backbone.self_attends_per_block", "1"], r"it has transformers\.0\.1\..*, which the backbone lacks"),
+    ):
+        args = config_of(tmp_path, "probe", [5, 6, 7, 8, 9], init_args={"weights": source})
+        with pytest.raises(UserError, match=r"is of another architecture than model\.backbone \(Perceiver\)") as error:
+            fit.main([*args, *options])
+        assert error.match(said)
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "runs").exists()
+
+
+def test_weights_that_are_missing_or_no_checkpoint_are_named(tmp_path):
+    backbone = torch.nn.Linear(2, 2)
+    with pytest.raises(UserError, match=r"nowhere is missing: train the run first"):
+        load_backbone(backbone, tmp_path / "nowhere")
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    with pytest.raises(UserError, match=r"text\.ckpt cannot be read"):
+        load_backbone(backbone, tmp_path / "text.ckpt")
+    torch.save({"state_dict": {"head.weight": torch.zeros(2)}}, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match="it has no weight"):
+        load_backbone(backbone, tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"max_epochs": 2}, r"set --trainer\.max_epochs 1 \(it is 2\)"),
+        ({"limit_val_batches": 0}, "leave validation on"),
+        ({"max_steps": 3}, r"before the probe had the features of all training batches: leave --trainer\.max_steps"),
+        ({"val_check_interval": 0.5}, "before the probe had the features of all training batches"),
+        ({"init_args": {"penalties": [0.0, 1.0]}}, "give one or more of each, all above 0"),
+        ({"init_args": {"learning_rates": []}}, "give one or more of each, all above 0"),
+        ({"init_args": {"epochs": 0}}, "epochs 0, batch_size 256 of the probe: give at least 1 of each"),
+    ],
+)
+def test_settings_that_make_no_probe_are_refused(changes, said, tmp_path):
+    with pytest.raises(Exception, match=said):
+        fit.main(config_of(tmp_path, "wrong", [5, 6, 7], **changes))
