@@ -1,4 +1,4 @@
-"""Measure speed side by side: `python -m src.benchmark backbones`. CSV goes into results/, hardware in the file name."""
+"""Measure speed side by side: `python -m src.benchmark backbones`. Writes results/NAME_HARDWARE.csv."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from importlib import import_module
 from .config.command import run_command
 
 BENCHMARKS = {
-    "backbones": "a training step of every backbone on the same batch",
-    "lambda": "lambda layers beside convolution, attention and public lambda layers; whole ResNets; EfficientNets",
-    "perceiver": "ours beside the public implementations that are installed, at three shapes",
-    "input": "what loading costs beside the bare library calls that bound it",
-    "overhead": "a training step through src.fit beside the same step in a bare loop; one process beside two",
-    "scaling": "cost against the number of elements, Perceiver and self-attention on all of them",
+    "backbones": "training step of every backbone on the same batch",
+    "lambda": "lambda layers and LambdaResNets against convolution, attention, other implementations and EfficientNets",
+    "perceiver": "our Perceiver against the other installed implementations",
+    "input": "data loading against the library calls that bound it",
+    "overhead": "training step of src.fit against a plain PyTorch loop; two processes against one",
+    "scaling": "time and memory against the number of elements, for Perceiver and Transformer",
 }
-MODULES = {"lambda": "lambda_layers"}  # where it is not the command's name
+MODULES = {"lambda": "lambda_layers"}  # where the module has another name
 
 
 def main(args: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m src.benchmark", description=__doc__, allow_abbrev=False)
-    names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
-    for name, what in BENCHMARKS.items():
-        one = names.add_parser(name, help=what, description=what, allow_abbrev=False)
-        one.add_argument("--rounds", type=int, help="how often each case is timed")
+    benchmarks = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    for name, summary in BENCHMARKS.items():
+        benchmark = benchmarks.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        benchmark.add_argument("--rounds", type=int, help="number of timed rounds")
         if name == "lambda":
-            one.add_argument("--parts", nargs="+", help="some of layers, peers, networks, efficientnet")
+            benchmark.add_argument("--parts", nargs="+", help="any of layers, peers, networks, efficientnet")
         if name == "perceiver":
-            one.add_argument("--shapes", nargs="+", help="some of small, audioset, imagenet, imagenet_2")
+            benchmark.add_argument("--shapes", nargs="+", help="any of small, audioset, imagenet, imagenet_2")
     options = vars(parser.parse_args(args))
     name = options.pop("name")
     module = import_module(f"src.benchmarks.{MODULES.get(name, name)}")

@@ -1,4 +1,4 @@
-"""Run a run again and say whether it comes out the same: `python -m src.reproduce runs/digits/perceiver/seed0`."""
+"""Repeat a run and compare the results: `python -m src.reproduce runs/digits/perceiver/seed0`."""
 
 from __future__ import annotations
 
@@ -19,33 +19,36 @@ from .report.table import console
 from .runs.environment import environment
 from .runs.folder import Run, flat
 
-DESCRIPTION = """Train and test again what a run folder holds the config of, into another folder, on the same data and with as
-many threads; then compare metrics, and losses step by step. Exit code 0: equal to the last bit; 1: different, the largest
-difference of each metric is told; 2: it cannot be run again here."""
+DESCRIPTION = """Repeat a run with its config, data and number of threads in another folder, then compare the metrics and the
+losses at every logged step. Exit codes: 0 if they are bitwise equal, 1 if they differ, 2 if the run cannot be repeated
+here."""
 NOT_COMPARED = ("command", "wandb_id", "cpu_cores")  # of environment.json
 
 
 def main(args: list[str] | None = None) -> bool:
-    """Returns whether all metrics and losses are equal; exits with 1 if not."""
+    """Returns True if all metrics and losses are equal, otherwise exits with 1."""
     parser = Parser("python -m src.reproduce", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
-    parser.add_argument("--runs_dir", type=Path, default=Path("runs/reproduced"), help="where the new run is kept")
     parser.add_argument(
-        "--trust", metavar="[PACKAGE]", help="packages besides ByteBench's own that the config names code of"
+        "--runs_dir",
+        type=Path,
+        default=Path("runs/reproduced"),
+        help="default: runs/reproduced",
     )
+    parser.add_argument("--trust", metavar="[PACKAGE]", help="further packages that the config may name code of")
     options = parser.parse_args(args)
     run = Run(options.run)
     config = run.config()
-    there = run.read("environment.json")
+    original = run.read("environment.json")
     if options.runs_dir.resolve() == Path(config["runs_dir"]).resolve():
-        raise UserError(f"--runs_dir {options.runs_dir} is where the run itself lies: give another folder")
+        raise UserError(f"--runs_dir {options.runs_dir} contains the run itself: pass another folder")
     command = ["--config", str(run.folder / "config.yaml"), "--runs_dir", str(options.runs_dir)]
     command += ["--trust", options.trust] if options.trust else []
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(there["threads"])  # sums depend on it
+    torch.set_num_threads(original["threads"])  # the order of summation depends on it
     try:
-        print_environments(there, environment())
+        print_environments(original, environment())
         check_data(run, command)
         again = fit.main(command)
     finally:
@@ -56,54 +59,56 @@ def main(args: list[str] | None = None) -> bool:
     return equal
 
 
-def print_environments(there: dict, here: dict) -> None:
-    """What differs between where a run took place and this place."""
-    before, now = (flat({k: v for k, v in place.items() if k not in NOT_COMPARED}) for place in (there, here))
-    table = Table("environment", "of the run", "here", title_justify="left")
+def print_environments(original: dict, current: dict) -> None:
+    """Prints the differences between the environment of the run and the current one."""
+    before, now = (flat({k: v for k, v in env.items() if k not in NOT_COMPARED}) for env in (original, current))
+    table = Table("environment", "original run", "now", title_justify="left")
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
-            table.add_row(name, *(str(place.get(name, "-")) for place in (before, now)))
+            table.add_row(name, *(str(env.get(name, "-")) for env in (before, now)))
     if table.row_count:
         console().print(table)
     else:
-        print("the environment is that of the run: commit, packages, hardware, threads")
-    for dirty in (name for name, place in (("run's", there), ("present", here)) if place["git"]["dirty"]):
-        print(f"note: the {dirty} checkout had changes that are in no commit")
+        print("same environment as the original run: commit, packages, hardware, threads")
+    for name, env in (("original", original), ("current", current)):
+        if env["git"]["dirty"]:
+            print(f"note: the {name} checkout has uncommitted changes")
 
 
 def check_data(run: Run, command: list[str]) -> None:
-    """Raises UserError where the data here are not those of the run."""
+    """Raises UserError if the data differ from those of the run."""
     data = ByteBenchCLI(command, DESCRIPTION, recording=False).datamodule
     data.prepare_data()
-    kept = run.read("data.json")
-    for name, found in data.describe().items():
-        if found != kept[name]:
+    recorded = run.read("data.json")
+    for name, value in data.describe().items():
+        if value != recorded[name]:
             raise UserError(
-                f"the data here are not those of {run.folder} ({name} differs, see its data.json): get those"
+                f"the data differ from those of {run.folder}: data.json has another {name}: use the same data"
             )
 
 
 def print_differences(run: Run, again: Run) -> bool:
-    """Print how the metrics and the losses over training differ; returns whether all are equal to the last bit."""
-    table = Table("metric", "run", "again", "difference")
-    differ = []
+    """Prints the differences of metrics and losses, and returns whether all are bitwise equal."""
+    table = Table("metric", "original", "repeated", "difference")
+    different = []
     before, now = (flat(r.results().metrics) for r in (run, again))
     for name in sorted(before.keys() | now.keys()):
         first, second = before.get(name), now.get(name)
         table.add_row(name, str(first), str(second), str(difference(first, second)))
         if not same(first, second):
-            differ.append(name)
+            different.append(name)
     out = console()
     out.print(table)
     curves = curve_differences(run, again)
     for name, (step, largest) in curves.items():
-        out.print(f"{name} over training: differs from step {step} on, by up to {largest:.3g}", highlight=False)
-    if not differ and not curves:
-        out.print("equal to the last bit: all metrics, and losses at every logged step")
+        out.print(f"{name} over training: differs from step {step} on, by at most {largest:.3g}", highlight=False)
+    different += [f"{name} over training" for name in curves]
+    if different:
+        out.print(f"different: {', '.join(different)}", highlight=False)
     else:
-        out.print(f"different: {', '.join([*differ, *(f'{name} over training' for name in curves)])}", highlight=False)
+        out.print("bitwise equal: all metrics, and the losses at every logged step")
     out.print(f"run: {again.folder}", highlight=False, soft_wrap=True)
-    return not differ and not curves
+    return not different
 
 
 def same(first: float | None, second: float | None) -> bool:
@@ -118,7 +123,7 @@ def difference(first: float | None, second: float | None) -> str:
 
 
 def curve_differences(run: Run, again: Run) -> dict[str, tuple[int, float]]:
-    """Of every column of metrics.csv that differs: the first step at which it does, and the largest difference."""
+    """For every column of metrics.csv that differs, the first step where it does and the largest difference."""
     before, now = (read_curves(r) for r in (run, again))
     found = {}
     for name in dict.fromkeys(map(str, [*before, *now])):
@@ -126,16 +131,16 @@ def curve_differences(run: Run, again: Run) -> dict[str, tuple[int, float]]:
         first, second = pair.iloc[:, 0], pair.iloc[:, 1]
         differs = ~((first == second) | (first.isna() & second.isna()))
         if differs.any():
-            # a value that one run alone has differs without end
+            # a value that only one run has counts as infinitely different
             found[name] = (int(differs.idxmax()), float((first - second).abs().fillna(math.inf)[differs].max()))
     return found
 
 
 def read_curves(run: Run) -> pd.DataFrame:
-    """metrics.csv by step, one row for each; the test's metrics, which results.json has, left out."""
+    """The training and validation columns of metrics.csv, one row per step."""
     path = run.folder / "metrics.csv"
     if not path.is_file():
-        raise UserError(f"{path} is missing: without it losses cannot be compared")
+        raise UserError(f"{path} is missing: it is needed to compare losses")
     frame = pd.read_csv(path).groupby("step").last()
     return frame[[name for name in frame if str(name).startswith(("train/", "val/"))]]
 

@@ -1,4 +1,4 @@
-"""Pictures of a finished run: `python -m src.visualize runs/quickstart/dialpad_perceiver/seed0`."""
+"""Draw pictures of a finished run: `python -m src.visualize runs/quickstart/dialpad_perceiver/seed0`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 
 from datamodules.core.datamodule import SplitName
 
-from .backbones import Perceiver
 from .cli import ByteBenchCLI
 from .config.command import Parser, run_command
 from .evaluate import load_run
@@ -17,25 +16,25 @@ from .pictures.receptive_fields import draw_importance, draw_receptive_fields
 from .pictures.samples import draw_samples, load_samples
 from .runs.folder import Run
 
-DESCRIPTION = """Draw a run as PNG: its training, samples of its data with predictions, what moves them (gradients), the
-receptive fields of its backbone and, for a Perceiver, the attention of its latents. Other options change the run's own
-config, such as --data.data_dir elsewhere."""
+DESCRIPTION = """Draw PNG pictures of a run: training curves, samples with predictions, saliency maps (input gradients),
+receptive fields and, if the backbone has them, attention maps. Other options override the config of the run, such as
+--data.data_dir FOLDER."""
 
 
 def main(args: list[str] | None = None) -> list[Path]:
-    """Writes the pictures, prints their paths and returns them."""
+    """Draws the pictures, prints their paths and returns them."""
     parser = Parser("python -m src.visualize", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
-    parser.add_argument("--out", type=Path, help="folder of the pictures; RUN/pictures if left out")
-    parser.add_argument("--samples", type=int, default=12, help="samples that are drawn, spread evenly over the split")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test")
-    parser.add_argument("--checkpoint", default="last", help="last or best")
+    parser.add_argument("--out", type=Path, help="folder to write to (default: RUN/pictures)")
+    parser.add_argument("--samples", type=int, default=12, help="number of samples to draw (default: 12)")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
+    parser.add_argument("--checkpoint", default="last", help="last or best (default: last)")
     parser.add_argument(
-        "--wandb", action="store_true", help="log the pictures to W&B, too; done always if it is online"
+        "--wandb", action="store_true", help="also log the pictures to W&B (always if WANDB_MODE=online)"
     )
     options, overrides = parser.parse_known_args(args)
     if options.samples < 1:
-        parser.error(f"--samples {options.samples}: give 1 or more")
+        parser.error(f"--samples is {options.samples}: pass 1 or more")
 
     cli = load_run(Run(options.run), options.checkpoint, overrides, DESCRIPTION)
     written = draw_run(cli, options.run, options.out or options.run / "pictures", options.split, options.samples)
@@ -47,7 +46,7 @@ def main(args: list[str] | None = None) -> list[Path]:
 
 
 def draw_run(cli: ByteBenchCLI, run: Path, out: Path, split: SplitName, count: int) -> list[Path]:
-    """All pictures of a run whose model has its weights."""
+    """Draws all pictures of a loaded run and returns their paths."""
     task, data, device = cli.model, cli.datamodule, cli.trainer.strategy.root_device
     data.prepare_data()
     task.to(device).eval()
@@ -58,7 +57,7 @@ def draw_run(cli: ByteBenchCLI, run: Path, out: Path, split: SplitName, count: i
     samples = load_samples(task, data, split, count, device)
     draw_samples(samples, out / "samples.png", f"{title}: {split} samples and predictions")
     written.append(out / "samples.png")
-    if isinstance(task.backbone, Perceiver):
+    if hasattr(task.backbone, "attention_maps"):
         written += draw_attention(task.backbone, samples, out, title)
     written += draw_importance(task, samples, out, title)
     written += draw_receptive_fields(task, samples, out, title)
@@ -66,7 +65,7 @@ def draw_run(cli: ByteBenchCLI, run: Path, out: Path, split: SplitName, count: i
 
 
 def log_to_wandb(cli: ByteBenchCLI, run: Path, paths: list[Path]) -> None:
-    """The pictures as a W&B run of its own, in the group of the run; its files lie in the run folder."""
+    """Logs the pictures as a separate W&B run in the group of the run, with its files in the run folder."""
     import wandb
 
     os.environ.setdefault("WANDB_MODE", "offline")

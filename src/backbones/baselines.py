@@ -1,4 +1,4 @@
-"""The papers' baselines, made of timm's models."""
+"""The baselines of both papers, built on timm."""
 
 from __future__ import annotations
 
@@ -15,19 +15,25 @@ from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
 
 from .base import Backbone
 
-RESNET_STEM_PIXELS = 49  # of a ResNet's first convolution, 7 x 7 (Perceiver, table 2)
+RESNET_STEM_PIXELS = 49  # receptive field of a ResNet's first convolution, 7 x 7 (Perceiver, table 2)
 
 
 class TimmImageNetwork(Backbone):
-    """A network of timm on one modality with a 2-D grid, on its channels or on channels and positions.
+    """Base class: a timm network on a single modality with a 2-D grid.
 
-    name: timm's name. positions: give the positional features to the network as further channels (`RGB + FF` in the
-    Perceiver's table 1). stochastic_depth: share of examples that skip the last block while training, less before.
+    Args:
+        data_spec: spec of the data.
+        name: name of the timm model.
+        positions: append the positional features to the input channels (`RGB + FF` in the Perceiver's table 1).
+        stochastic_depth: probability of dropping the last block in training; it grows from 0 over the blocks.
+
+    Raises:
+        UserError: the data are not a single 2-D grid, or timm has no such model in this family.
     """
 
-    prefixes: tuple[str, ...]  # of the names that are taken
-    examples: str
-    first_layer_pixels: int  # that the first layer's units can see
+    prefixes: tuple[str, ...]  # of the timm model names in this family
+    examples: str  # model names to suggest in the error message
+    first_layer_pixels: int  # receptive field of the first layer, in pixels
 
     def __init__(self, data_spec: DataSpec, name: str, positions: bool = False, stochastic_depth: float = 0.0) -> None:
         super().__init__()
@@ -36,44 +42,51 @@ class TimmImageNetwork(Backbone):
         self.positions = positions
         channels = spec.channels + (spec.position_channels if positions else 0)
         if not name.startswith(self.prefixes) or not timm.is_model(name):
-            raise UserError(f"{kind} name {name!r} is not one of timm's: choose {self.examples}, ...")
+            raise UserError(f"{kind} got the unknown timm model {name!r}: choose {self.examples}, ...")
         self.network: Any = timm.create_model(
             name,
             in_chans=channels,
             num_classes=0,
             global_pool="",
             drop_path_rate=stochastic_depth,
-            **self.options(spec),
+            **self.timm_options(spec),
         )
         width: Any = self.network.num_features
         self.num_features = width
 
-    def options(self, spec: ModalitySpec) -> dict:
-        """Further options of timm's constructor."""
+    def timm_options(self, spec: ModalitySpec) -> dict:
+        """Extra keyword arguments for `timm.create_model`."""
         return {}
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
-        """One image byte array to the last feature map, flattened: (B, h * w, D)."""
-        return self.network(unflatten(inputs[self.modality], self.positions)).flatten(2).transpose(1, 2)
+        """Returns the last feature map, flattened: (B, h * w, D)."""
+        return self.network(to_image(inputs[self.modality], self.positions)).flatten(2).transpose(1, 2)
 
     def feature_maps(self, inputs: dict[str, ByteArray]) -> list[Tensor]:
-        """Feature maps (B, C, H, W), one per stride: 4, 8, 16 and 32."""
-        picture = unflatten(inputs[self.modality], self.positions)
-        return self.network.forward_intermediates(picture, indices=4, intermediates_only=True)
+        """Returns feature maps (B, C, H, W) at strides 4, 8, 16 and 32."""
+        image = to_image(inputs[self.modality], self.positions)
+        return self.network.forward_intermediates(image, indices=4, intermediates_only=True)
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """What is sharded one by one: the parts of what timm has put in sequences."""
+        """The modules that FSDP shards individually: the children of timm's sequential stages."""
         sequences = [child for child in self.network.children() if isinstance(child, nn.Sequential)]
         return [block for sequence in sequences for block in sequence.children()]
 
     def receptive_field(self) -> int:
-        """Pixels that the first layer's units can see."""
+        """Receptive field of the first layer, in pixels."""
         return self.first_layer_pixels
 
 
 class ResNet(TimmImageNetwork):
-    """A ResNet; see TimmImageNetwork."""
+    """A ResNet from timm.
+
+    Args:
+        data_spec: spec of the data, a single modality on a 2-D grid.
+        name: timm name, such as resnet50.
+        positions: append the positional features to the input channels.
+        stochastic_depth: probability of dropping the last block in training; it grows from 0 over the blocks.
+    """
 
     prefixes, examples = ("resnet",), "resnet18, resnet34, resnet50"
     first_layer_pixels = RESNET_STEM_PIXELS
@@ -85,7 +98,14 @@ class ResNet(TimmImageNetwork):
 
 
 class EfficientNet(TimmImageNetwork):
-    """An EfficientNet, B0 to B7 (timm's efficientnet_b0 ...; tf_efficientnet_b0 ... pads as the published weights do)."""
+    """An EfficientNet, B0 to B7, from timm.
+
+    Args:
+        data_spec: spec of the data, a single modality on a 2-D grid.
+        name: timm name: efficientnet_b0 to b7, or tf_efficientnet_b0 to b7 with the padding of the published weights.
+        positions: append the positional features to the input channels.
+        stochastic_depth: probability of dropping the last block in training; it grows from 0 over the blocks.
+    """
 
     prefixes, examples = ("efficientnet_b", "tf_efficientnet_b"), "efficientnet_b0, efficientnet_b1"
     first_layer_pixels = 9
@@ -97,10 +117,15 @@ class EfficientNet(TimmImageNetwork):
 
 
 class ViT(TimmImageNetwork):
-    """A vision transformer; see TimmImageNetwork.
+    """A vision transformer from timm.
 
-    patch: pixels of a patch's side; the name's own if left out.
-    depth: transformer blocks; the name's own if left out.
+    Args:
+        data_spec: spec of the data, a single modality on a 2-D grid.
+        name: timm name, such as vit_base_patch16_224.
+        positions: append the positional features to the input channels.
+        stochastic_depth: probability of dropping the last block in training; it grows from 0 over the blocks.
+        patch: side of a patch in pixels. Default: that of the named model.
+        depth: number of transformer blocks. Default: that of the named model.
     """
 
     prefixes, examples = ("vit_",), "vit_tiny_patch16_224, vit_small_patch16_224, vit_base_patch16_224"
@@ -114,27 +139,31 @@ class ViT(TimmImageNetwork):
         patch: int | None = None,
         depth: int | None = None,
     ) -> None:
-        self.chosen = {"patch_size": patch, "depth": depth}
+        self.overrides = {"patch_size": patch, "depth": depth}
         super().__init__(data_spec, name, positions, stochastic_depth)
         rows, columns = self.network.patch_embed.patch_size
         self.first_layer_pixels = rows * columns
 
-    def options(self, spec: ModalitySpec) -> dict:
-        return {"img_size": spec.grid, **{name: value for name, value in self.chosen.items() if value is not None}}
+    def timm_options(self, spec: ModalitySpec) -> dict:
+        return {"img_size": spec.grid, **{name: value for name, value in self.overrides.items() if value is not None}}
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
-        """One image byte array to features of the class token and all patches: (B, 1 + patches, D)."""
-        return self.network(unflatten(inputs[self.modality], self.positions))
+        """Returns the features of the class token and all patches: (B, 1 + patches, D)."""
+        return self.network(to_image(inputs[self.modality], self.positions))
 
     def feature_maps(self, inputs: dict[str, ByteArray]) -> list[Tensor]:
-        return Backbone.feature_maps(self, inputs)  # one grid, of its patches
+        return Backbone.feature_maps(self, inputs)  # a single grid of patches
 
 
 class Transformer(Backbone):
-    """A transformer on all elements of all modalities (Perceiver, section 4.1: on ImageNet down-sampled to 64x64).
+    """A transformer over the elements of all modalities (Perceiver, section 4.1: on ImageNet downsampled to 64x64).
 
-    dim, depth, heads: of timm's transformer blocks.
-    max_side: 2-D grids longer than this are averaged down to it.
+    Args:
+        data_spec: spec of the data, any number of modalities.
+        dim: channels of the transformer blocks.
+        depth: number of transformer blocks.
+        heads: attention heads.
+        max_side: 2-D grids with longer sides are average-pooled to this length; None keeps them.
     """
 
     def __init__(
@@ -148,59 +177,65 @@ class Transformer(Backbone):
         )
         self.blocks = nn.ModuleList(Block(dim, heads, qkv_bias=True) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
-        sides = [shrunk(m.grid, max_side) for m in data_spec.modalities.values() if m.grid]
-        sets = [m.elements for m in data_spec.modalities.values() if not m.grid]
-        self.elements = sum(map(math.prod, sides)) + sum(sets)
+        self.elements = sum(
+            math.prod(limit_grid(m.grid, max_side)) if m.grid else m.elements for m in data_spec.modalities.values()
+        )
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
-        """Byte arrays to features of all their elements: (B, M, D)."""
-        x = torch.cat([embed(self.shrink(inputs[name]).concat()) for name, embed in self.embed.items()], dim=1)
+        """Returns the features of all elements after downsampling: (B, M, D)."""
+        x = torch.cat([embed(self.downsample(inputs[name]).concat()) for name, embed in self.embed.items()], dim=1)
         masks = [inputs[name].mask for name in self.embed]
-        keep = None
+        attended = None
         if any(mask is not None for mask in masks):
             sizes = [inputs[name].values.shape[:2] for name in self.embed]
             real = [x.new_ones(s, dtype=torch.bool) if m is None else m for m, s in zip(masks, sizes, strict=True)]
-            keep = torch.cat(real, dim=1)[:, None, None, :]
+            attended = torch.cat(real, dim=1)[:, None, None, :]
         for block in self.blocks:
-            x = block(x, attn_mask=keep)
+            x = block(x, attn_mask=attended)
         return self.norm(x)
 
-    def shrink(self, byte_array: ByteArray) -> ByteArray:
-        """A 2-D grid down-sampled to max_side; its positions with it."""
+    def downsample(self, byte_array: ByteArray) -> ByteArray:
+        """Average-pools a 2-D grid, values and positions alike, to sides of at most `max_side`."""
         grid = byte_array.grid
-        if grid is None or shrunk(grid, self.max_side) == grid:
+        if grid is None or (small := limit_grid(grid, self.max_side)) == grid:
             return byte_array
-        small = shrunk(grid, self.max_side)
 
-        def down(x: Tensor) -> Tensor:
-            picture = x.transpose(-1, -2).unflatten(-1, grid)
-            return F.adaptive_avg_pool2d(picture, (small[0], small[1])).flatten(-2).transpose(-1, -2)
+        def pool(x: Tensor) -> Tensor:
+            image = x.transpose(-1, -2).unflatten(-1, grid)
+            return F.adaptive_avg_pool2d(image, (small[0], small[1])).flatten(-2).transpose(-1, -2)
 
-        return ByteArray(down(byte_array.values), down(byte_array.positions), small)
+        return ByteArray(pool(byte_array.values), pool(byte_array.positions), small)
 
     def receptive_field(self) -> int:
-        """Elements that the first layer's units can see: all that are left after down-sampling."""
+        """Receptive field of the first layer: all elements that are left after downsampling."""
         return self.elements
 
 
-def shrunk(grid: tuple[int, ...], max_side: int | None) -> tuple[int, ...]:
+def limit_grid(grid: tuple[int, ...], max_side: int | None) -> tuple[int, ...]:
+    """The grid after downsampling: 2-D grids have sides of at most `max_side`."""
     return grid if max_side is None or len(grid) != 2 else tuple(min(length, max_side) for length in grid)
 
 
 def one_image(backbone: str, data_spec: DataSpec) -> tuple[str, ModalitySpec]:
-    """The name and spec of the only modality, which must be a 2-D grid."""
+    """Returns the name and spec of the only modality.
+
+    Raises:
+        UserError: there are several modalities, or the only one has no 2-D grid.
+    """
     modalities = list(data_spec.modalities.items())
     if len(modalities) != 1 or modalities[0][1].grid is None or len(modalities[0][1].grid) != 2:
         raise UserError(
-            f"{backbone} takes one modality on a 2-D grid, the data have "
+            f"{backbone} needs a single modality on a 2-D grid, but the data have grids "
             f"{ {name: m.grid for name, m in modalities} }: use Perceiver, LambdaNet or Transformer"
         )
     return modalities[0]
 
 
-def unflatten(byte_array: ByteArray, positions: bool) -> Tensor:
-    """A byte array on a 2-D grid to a picture (B, C, H, W), with the positional features as further channels if asked."""
+def to_image(byte_array: ByteArray, positions: bool) -> Tensor:
+    """Reshapes a byte array on a 2-D grid to (B, C, H, W); `positions` appends the positional features to the channels."""
     elements = byte_array.concat() if positions else byte_array.values
     if byte_array.grid is None:
-        raise UserError("this backbone needs elements on a grid, the byte array is a set: use Perceiver or LambdaNet")
+        raise UserError(
+            "this backbone needs elements on a grid, but the byte array is a set: use Perceiver or LambdaNet"
+        )
     return elements.transpose(1, 2).unflatten(2, byte_array.grid)

@@ -1,1 +1,1 @@
-"""What `python -m src.benchmark NAME` measures: one module per name, each with a `run(...)` that returns a table."""
+"""The benchmarks of `python -m src.benchmark NAME`: one module each, whose `run(...)` returns a DataFrame."""

@@ -1,4 +1,4 @@
-"""One training step of every backbone on the same batch of Fashion-MNIST's shape, side by side."""
+"""Training step of every backbone on the same batch with the shape of Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BACKBONES = {
 
 
 def run(batch: int = 16, rounds: int = 9) -> pd.DataFrame:
-    """Forward and forward + backward, medians, and their ratio to the Perceiver's."""
+    """Median seconds of forward and forward + backward, and the ratio to the Perceiver."""
     spec = FashionMNIST().spec
     torch.manual_seed(0)
     inputs = spec.example_inputs(batch)

@@ -1,8 +1,8 @@
-"""The lambda layer beside convolution, self-attention and the public lambda layers; whole ResNets; and EfficientNets.
+"""The lambda layer and LambdaResNets against convolution, self-attention, other implementations and EfficientNets.
 
-Parts: `layers`, the paper's layer table at ResNet-50's stage shapes; `peers`, ours beside timm's and lambda-networks' at four
-shapes; `networks`, ResNet-50 with convolutions and lambda layers stage by stage; `efficientnet`, LambdaResNets beside
-EfficientNets of like published accuracy.
+Parts: `layers`, the paper's table of layers at the stage shapes of ResNet-50; `peers`, the layers of timm and
+lambda-networks; `networks`, ResNet-50 with lambda layers in some or all stages; `efficientnet`, LambdaResNets against
+EfficientNets of similar published accuracy.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 BATCH = 8
-STAGES = [(64, 56, 3), (128, 28, 4), (256, 14, 6), (512, 7, 3)]  # channels, side and blocks of ResNet-50's stages
-MOST_SCORES = 2**28  # of a layer's attention map: a layer that would keep more is left out, as the paper's `OOM` is
+STAGES = [(64, 56, 3), (128, 28, 4), (256, 14, 6), (512, 7, 3)]  # channels, side, blocks of each stage of ResNet-50
+MAX_SCORES = 2**28  # values of an attention map; larger layers are skipped, like those marked OOM in the paper
 PEER_SHAPES = {"16x16 global": (16, None), "32x32 global": (32, None), "32x32 r=23": (32, 23), "56x56 r=23": (56, 23)}
-# Published top-1 % on ImageNet: LambdaResNet (depth, side), EfficientNet (name, side)
-LIKE_ACCURACY = [
+# LambdaResNet (depth, side), its published top-1 % on ImageNet; EfficientNet name, side, published top-1 %
+SIMILAR_ACCURACY = [
     ((152, 256), 83.8, "efficientnet_b5", 456, 83.7),
     ((270, 256), 84.3, "efficientnet_b6", 528, 84.2),
     ((350, 320), 84.7, "efficientnet_b7", 600, 84.7),
@@ -51,7 +51,7 @@ LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
     "attention, axial": lambda c, side: AxialAttention(c, c, (side, side)),
     "attention, local 7x7": lambda c, side: LocalAttention(c, c, 7),
     "lambda": lambda_layer,
-    "lambda shared": lambda_layer,  # the same work; embeddings are kept once for a stage's layers
+    "lambda shared": lambda_layer,  # equal in time; a stage stores one copy of the embeddings
     "lambda k=8": partial(lambda_layer, key_depth=8),
     "lambda conv 7x7": partial(lambda_layer, scope=(7, 7)),
     "lambda conv 23x23": partial(lambda_layer, scope=(23, 23)),
@@ -61,15 +61,15 @@ LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
 def timm_layer(channels: int, side: int, scope: int | None) -> nn.Module:
     from timm.layers.lambda_layer import LambdaLayer as Theirs
 
-    options: dict = {"r": scope}  # None for global, which its signature does not say
+    options: dict = {"r": scope}  # None means global, which the type hints do not allow
     return Theirs(channels, channels, feat_size=(side, side), num_heads=4, dim_head=16, **options)
 
 
 def lambda_networks_layer(channels: int, side: int, scope: int | None) -> nn.Module:
     from lambda_networks import LambdaLayer as Theirs
 
-    where = {"n": side} if scope is None else {"r": scope}
-    return Theirs(dim=channels, dim_out=channels, dim_k=16, heads=4, dim_u=1, **where)
+    extent = {"n": side} if scope is None else {"r": scope}
+    return Theirs(dim=channels, dim_out=channels, dim_k=16, heads=4, dim_u=1, **extent)
 
 
 def our_layer(channels: int, side: int, scope: int | None) -> nn.Module:
@@ -77,11 +77,11 @@ def our_layer(channels: int, side: int, scope: int | None) -> nn.Module:
 
 
 def implementations() -> dict[str, Callable[[int, int, int | None], nn.Module]]:
-    """Ours and the peers that are installed."""
-    made: dict[str, Callable[[int, int, int | None], nn.Module]] = {"ours": our_layer, "timm": timm_layer}
+    """Our layer and those of the other installed packages."""
+    layers: dict[str, Callable[[int, int, int | None], nn.Module]] = {"ours": our_layer, "timm": timm_layer}
     if find_spec("lambda_networks"):
-        made["lambda_networks"] = lambda_networks_layer
-    return made
+        layers["lambda_networks"] = lambda_networks_layer
+    return layers
 
 
 def make_layer_step(build: Callable[..., nn.Module], batch: int, channels: int, side: int, *args) -> Callable[[], None]:
@@ -95,7 +95,7 @@ def make_named_step(name: str, channels: int, side: int) -> Callable[[], None]:
 
 
 def map_gib(layer: str, batch: int = 128, heads: int = 8) -> float | None:
-    """The paper's memory column (table 4): float32 attention maps of ResNet-50's layers, or embeddings, in GiB."""
+    """The memory column of the paper (table 4), GiB: float32 attention maps, or embeddings, of all layers of ResNet-50."""
     squares = sum(blocks * side**4 for _, side, blocks in STAGES)
     numbers = {
         "attention, global": batch * heads * squares,
@@ -108,23 +108,23 @@ def map_gib(layer: str, batch: int = 128, heads: int = 8) -> float | None:
 
 
 def multiply_adds(layer: nn.Module, x: Tensor) -> float:
-    """Of one example, in millions, as they are executed."""
+    """Millions of multiply-adds executed for one example."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         layer(x[:1])
     return counter.get_total_flops() / 2e6
 
 
 def run_layers(rounds: int) -> pd.DataFrame:
-    """The paper's layer table, one row per layer and stage."""
+    """The paper's table of layers, one row per layer and stage."""
     rows = []
     for channels, side, _ in STAGES:
         x = torch.randn(BATCH, channels, side, side)
-        names = [n for n in LAYERS if n != "attention, global" or BATCH * 8 * side**4 <= MOST_SCORES]
+        names = [n for n in LAYERS if n != "attention, global" or BATCH * 8 * side**4 <= MAX_SCORES]
         steps = {name: make_named_step(name, channels, side) for name in names}
         layers = {name: step.args[0].func for name, step in steps.items()}  # type: ignore[attr-defined]
         forward = {name: partial(forward_step, partial(layer, x)) for name, layer in layers.items()}
-        what = f"{channels} channels on {side}x{side}"
-        seconds = [alternate(cases, rounds, what) for cases in (forward, steps)]
+        title = f"{channels} channels on {side}x{side}"
+        seconds = [alternate(cases, rounds, title) for cases in (forward, steps)]
         for name, layer in layers.items():
             rows.append(
                 {
@@ -148,47 +148,49 @@ def run_layers(rounds: int) -> pd.DataFrame:
 
 
 def run_peers(rounds: int) -> pd.DataFrame:
-    """Ours beside the public lambda layers, 256 to 256 channels, and at the stage shapes."""
+    """Our layer against other implementations, at 256 channels and at the stage shapes of ResNet-50."""
     shapes = {name: (256, side, scope) for name, (side, scope) in PEER_SHAPES.items()}
     for channels, side, _ in STAGES:
         shapes |= {f"{channels} on {side}x{side} {s or 'global'}": (channels, side, s) for s in (None, 7, 23)}
     rows = []
     for name, (channels, side, scope) in shapes.items():
-        made = implementations()
-        steps = {who: make_layer_step(build, BATCH, channels, side, scope) for who, build in made.items()}
+        builders = implementations()
+        steps = {kind: make_layer_step(build, BATCH, channels, side, scope) for kind, build in builders.items()}
         seconds = alternate(steps, rounds, name)
         del steps
-        memory = {who: peak_bytes(make_layer_step, build, BATCH, channels, side, scope) for who, build in made.items()}
-        for who in made:
+        memory = {
+            kind: peak_bytes(make_layer_step, build, BATCH, channels, side, scope) for kind, build in builders.items()
+        }
+        for kind in builders:
             rows.append(
                 {
                     "shape": name,
-                    "implementation": who,
+                    "implementation": kind,
                     "batch": BATCH,
                     "channels": channels,
                     "dtype": "float32",
-                    "forward_backward_s": seconds[who],
-                    "peak_mib": memory[who] / 2**20,
-                    "time_ratio": seconds[who] / min(s for w, s in seconds.items() if w != "ours"),
-                    "memory_ratio": memory[who] / min(m for w, m in memory.items() if w != "ours"),
+                    "forward_backward_s": seconds[kind],
+                    "peak_mib": memory[kind] / 2**20,
+                    "time_ratio": seconds[kind] / min(s for k, s in seconds.items() if k != "ours"),
+                    "memory_ratio": memory[kind] / min(m for k, m in memory.items() if k != "ours"),
                 }
             )
         save(rows, "lambda_peers", finished=False)
     return save(rows, "lambda_peers")
 
 
-def picture_spec(side: int) -> DataSpec:
+def image_spec(side: int) -> DataSpec:
     return DataSpec({"image": ModalitySpec(3, 2, side * side, (side, side), 2)}, "single_label", ("any",))
 
 
 def time_networks(cases: dict[str, tuple[Callable[[], nn.Module], int]], batch: int, rounds: int) -> list[dict]:
-    """Forward and training steps. cases: name -> how to build it, and the side of its pictures."""
-    made = {}
+    """Times forward passes and training steps. `cases` maps names to a builder and the side of the images."""
+    models = {}
     for name, (make, side) in cases.items():
         torch.manual_seed(0)
-        made[name] = (make(), picture_spec(side).example_inputs(batch))
-    forward = {n: partial(forward_step, partial(model, inputs)) for n, (model, inputs) in made.items()}
-    train = {n: partial(training_step, partial(model, inputs)) for n, (model, inputs) in made.items()}
+        models[name] = (make(), image_spec(side).example_inputs(batch))
+    forward = {n: partial(forward_step, partial(model, inputs)) for n, (model, inputs) in models.items()}
+    train = {n: partial(training_step, partial(model, inputs)) for n, (model, inputs) in models.items()}
     seconds = [alternate(forward, rounds, "forward"), alternate(train, rounds, "training steps")]
     return [
         {
@@ -201,13 +203,13 @@ def time_networks(cases: dict[str, tuple[Callable[[], nn.Module], int]], batch: 
             "forward_backward_s": seconds[1][name],
             "train_images_per_s": batch / seconds[1][name],
         }
-        for name, (model, _) in made.items()
+        for name, (model, _) in models.items()
     ]
 
 
 def run_networks(rounds: int) -> pd.DataFrame:
-    """ResNet-50 with lambda layers stage by stage, beside timm's."""
-    spec = picture_spec(224)
+    """ResNet-50 with lambda layers in some or all stages, against timm's ResNet-50."""
+    spec = image_spec(224)
     cases: dict[str, tuple[Callable[[], nn.Module], int]] = {"timm ResNet-50": (lambda: ResNet(spec), 224)}
     cases |= {name: (partial(LambdaResNet, spec, stages=name), 224) for name in HYBRIDS}
     rows = time_networks(cases, BATCH, rounds)
@@ -217,18 +219,18 @@ def run_networks(rounds: int) -> pd.DataFrame:
 
 
 def run_efficientnet(rounds: int) -> pd.DataFrame:
-    """LambdaResNets beside EfficientNets of like published accuracy, one image a step."""
+    """LambdaResNets against EfficientNets of similar published accuracy, one image per step."""
     rows = []
-    for (depth, side), published, name, other_side, other_published in LIKE_ACCURACY:
+    for (depth, side), published, name, other_side, other_published in SIMILAR_ACCURACY:
         ours = partial(
             LambdaResNet,
-            picture_spec(side),
+            image_spec(side),
             depth=depth,
             stages="CCLC",
             c4_lambdas=C4_LAMBDAS[depth],
             squeeze_excite=True,
         )
-        theirs = partial(EfficientNet, picture_spec(other_side), name=name)
+        theirs = partial(EfficientNet, image_spec(other_side), name=name)
         pair = time_networks({f"LambdaResNet-{depth}": (ours, side), name: (theirs, other_side)}, 1, rounds)
         for row, top1 in zip(pair, (published, other_published), strict=True):
             row["published_top1"] = top1
@@ -242,7 +244,7 @@ PARTS = {"layers": run_layers, "peers": run_peers, "networks": run_networks, "ef
 
 
 def run(parts: list[str] | None = None, rounds: int = 3) -> dict[str, pd.DataFrame]:
-    """The chosen parts, or all; a CSV for each, and a picture of the layer table."""
+    """Runs the given parts, or all of them; writes a CSV for each and a plot of the table of layers."""
     tables = {part: PARTS[part](rounds) for part in parts or PARTS}
     if "layers" in tables:
         plot(tables["layers"])
@@ -252,7 +254,7 @@ def run(parts: list[str] | None = None, rounds: int = 3) -> dict[str, pd.DataFra
 def plot(frame: pd.DataFrame) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), layout="constrained")
     for axis, column, label in zip(
-        axes, ("forward_backward_s", "peak_mib"), ("seconds a training step", "peak MiB"), strict=True
+        axes, ("forward_backward_s", "peak_mib"), ("seconds per training step", "peak MiB"), strict=True
     ):
         bars = frame.pivot(index="grid", columns="layer", values=column)
         bars.loc[frame["grid"].unique(), frame["layer"].unique()].plot.bar(

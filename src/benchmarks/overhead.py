@@ -1,5 +1,5 @@
-"""What the framework costs: a training step through src.fit beside the same step in a bare PyTorch loop; and what two
-processes on one machine gain."""
+"""Overhead of the framework: a training step of src.fit against the same step in a plain PyTorch loop; and the speed-up
+from two processes on one machine."""
 
 from __future__ import annotations
 
@@ -32,27 +32,31 @@ SIZES = {
     "small": (f"{BACKBONE}num_latents", "16", f"{BACKBONE}latent_dim", "64"),
     "larger": (f"{BACKBONE}num_latents", "32", f"{BACKBONE}latent_dim", "128"),
 }
-EPOCHS, WARMUP = 10, 10  # epochs of 18 steps; steps that are not counted
+EPOCHS, WARMUP = 10, 10  # epochs of 18 steps; untimed steps
 
 
-class TakeTurns(L.Callback):
-    """Between the steps of a trainer, takes those of a bare loop; keeps the seconds of both, from end to end of a step."""
+class AlternateSteps(L.Callback):
+    """Runs a step of a plain loop after each step of the trainer and times both.
 
-    def __init__(self, bare: Iterator[None]) -> None:
-        self.bare = bare
+    Args:
+        loop: runs one step of the plain loop each time it is advanced.
+    """
+
+    def __init__(self, loop: Iterator[None]) -> None:
+        self.loop = loop
         self.seconds: dict[str, list[float]] = {"bare loop": [], "src.fit": []}
         self.last = 0.0
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
         synchronise()
-        fitted = perf_counter()
-        next(self.bare)
+        after_trainer = perf_counter()
+        next(self.loop)
         synchronise()
-        done = perf_counter()
-        if batch_idx:  # between the first step and the one before it lies an epoch's end
-            self.seconds["src.fit"].append(fitted - self.last)
-            self.seconds["bare loop"].append(done - fitted)
-        self.last = done
+        after_loop = perf_counter()
+        if batch_idx:  # the end of the previous epoch precedes the first step
+            self.seconds["src.fit"].append(after_trainer - self.last)
+            self.seconds["bare loop"].append(after_loop - after_trainer)
+        self.last = after_loop
 
 
 def build(size: str, folder: str) -> ByteBenchCLI:
@@ -69,8 +73,8 @@ def build(size: str, folder: str) -> ByteBenchCLI:
     return ByteBenchCLI(options, "overhead")
 
 
-def bare_steps(cli: ByteBenchCLI) -> Iterator[None]:
-    """Steps with the same model, data, order, optimizer, schedule and clipping in the plainest loop."""
+def plain_loop(cli: ByteBenchCLI) -> Iterator[None]:
+    """A plain PyTorch loop with the same model, data, order, optimizer, schedule and clipping."""
     model, data = cli.model, cli.datamodule
     device = cli.trainer.strategy.root_device
     model.to(device).train()
@@ -84,55 +88,55 @@ def bare_steps(cli: ByteBenchCLI) -> Iterator[None]:
             batch = data.flatten(moved)
             optimizer.zero_grad()
             model.loss(model(batch.inputs), batch.target).mean().backward()
-            clip_grad_norm_(model.parameters(), 10.0)  # as the config says
+            clip_grad_norm_(model.parameters(), 10.0)  # as in the config
             optimizer.step()
             scheduler.step()
             yield
 
 
 def step_seconds(size: str, folder: str) -> dict[str, list[float]]:
-    """Of a step as src.fit takes it, with records, guards, progress and W&B, and of the bare loop's."""
+    """Seconds of the steps of src.fit, with all its callbacks and loggers, and of the plain loop."""
     cli, other = build(size, folder), build(size, folder)
-    turns = TakeTurns(bare_steps(other))
+    alternate = AlternateSteps(plain_loop(other))
     trainer: Any = cli.trainer
-    trainer.callbacks.append(turns)
+    trainer.callbacks.append(alternate)
     cli.trainer.fit(cli.model, cli.datamodule)
-    return {kind: seconds[WARMUP:] for kind, seconds in turns.seconds.items()}
+    return {kind: seconds[WARMUP:] for kind, seconds in alternate.seconds.items()}
 
 
 def throughput(processes: int, threads: int, folder: str) -> float:
-    """Training samples per second of the larger size, as src.fit records them."""
+    """Training samples per second of the larger size, as recorded by src.fit."""
     ranks = ("--trainer.accelerator", "cpu", "--trainer.devices", str(processes))
     ranks += ("--trainer.strategy", "ddp") if processes > 1 else ()
-    place = str(Path(folder, f"{processes}x{threads}"))
-    command = (*CONFIG, *SIZES["larger"], "--trainer.max_epochs", "4", "--runs_dir", place, *ranks)
+    runs = Path(folder, f"{processes}x{threads}")
+    command = (*CONFIG, *SIZES["larger"], "--trainer.max_epochs", "4", "--runs_dir", str(runs), *ranks)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "WANDB_MODE": "disabled"}
     done = subprocess.run(
         [sys.executable, "-m", "src.fit", *command], env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(done.stderr)
-    [results] = Path(place).rglob("results.json")
+    [results] = runs.rglob("results.json")
     return json.loads(results.read_text())["train_samples_per_second"]
 
 
 def run(rounds: int = 3) -> pd.DataFrame:
-    """Medians over the steps, which take turns, and their ratio; samples/s of one process and of two."""
+    """Median step times and their ratio; samples/s of one process and of two."""
     os.environ["WANDB_MODE"] = "offline"
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for size in SIZES:
-            found = step_seconds(size, folder)
-            bare = median(found["bare loop"])
+            steps = step_seconds(size, folder)
+            plain = median(steps["bare loop"])
             rows += [
                 {
                     "case": f"{size}, {kind}",
                     "batch": 64,
                     "steps": len(s),
                     "step_s": median(s),
-                    "ratio": median(s) / bare,
+                    "ratio": median(s) / plain,
                 }
-                for kind, s in found.items()
+                for kind, s in steps.items()
             ]
         cases = {"1 process": (1, 1), "2 processes, ddp": (2, 1), "1 process, 2 threads": (1, 2)}
         speeds: dict[str, list[float]] = {case: [] for case in cases}

@@ -1,8 +1,8 @@
-"""Ours beside the public implementations that are installed (`pip install .[peers]`), doing the same work.
+"""Our Perceiver against the other installed implementations (`pip install .[peers]`), at equal work.
 
-The same work: the same elements, latents, iterations, heads and widths, MLPs of widening 1, float32, no dropout. Neither
-peer can be told all of that: perceiver-pytorch's gated MLPs of widening 4 are put aside for plain ones, and transformers'
-layers, whose own model cross-attends once, are stacked as the paper says.
+Equal work means the same elements, latents, iterations, heads and widths, MLPs with a widening factor of 1, float32 and no
+dropout. Neither package has options for all of it: the gated MLPs of perceiver-pytorch (widening 4) are replaced by plain
+ones, and the layers of transformers, whose own model has one cross-attend, are stacked as in the paper.
 """
 
 from __future__ import annotations
@@ -25,7 +25,17 @@ from .measure import alternate, forward_step, peak_bytes, save, training_step
 
 @dataclass(frozen=True)
 class Shape:
-    """A network and its input: batch, modalities as (elements, values, positions), N, D, cross-attends x self-attends."""
+    """A network and its input.
+
+    Args:
+        batch: examples per batch.
+        modalities: for each modality (elements, channels, position channels).
+        num_latents: N.
+        latent_dim: D.
+        cross_attends: number of iterations.
+        self_attends: latent self-attends per iteration.
+        shared: whether the iterations share their weights.
+    """
 
     batch: int
     modalities: dict[str, tuple[int, int, int]]
@@ -46,7 +56,7 @@ class Shape:
 
     @property
     def channels(self) -> int:
-        """Of the joined byte array; four of the modality vector at least, where there are several modalities."""
+        """Channels of the joined byte array, with at least four for the modality vector if there are several."""
         return max(c + p for _, c, p in self.modalities.values()) + (4 if len(self.modalities) > 1 else 0)
 
     def weight_sets(self) -> tuple[list[int], list[int]]:
@@ -65,7 +75,7 @@ SHAPES = {
 
 
 def ours(shape: Shape, checkpointing: bool = False) -> tuple[nn.Module, partial[Tensor]]:
-    """The model and its forward pass on fixed random input."""
+    """Returns the model and its forward pass on a random input."""
     torch.manual_seed(0)
     cross, latent = shape.weight_sets()
     model = Perceiver(
@@ -98,7 +108,7 @@ def perceiver_pytorch(shape: Shape) -> tuple[nn.Module, partial[Tensor]]:
 
 
 class TransformersPerceiver(nn.Module):
-    """transformers' PerceiverLayers, stacked as the iterative Perceiver."""
+    """The PerceiverLayers of transformers, stacked as an iterative Perceiver."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -139,12 +149,12 @@ PEERS = {"perceiver_pytorch": perceiver_pytorch, "transformers": transformers}
 
 
 def implementations() -> dict[str, Callable[[Shape], tuple[nn.Module, partial[Tensor]]]]:
-    """Ours and the peers that are installed."""
+    """Our model and those of the other installed packages."""
     return {"ours": ours, **{name: make for name, make in PEERS.items() if find_spec(name)}}
 
 
 def training_flops(shape: Shape) -> int:
-    """Floating-point operations of a training step: three times those of our forward pass, which makes no keys and values."""
+    """FLOPs of a training step: three times those of our forward pass, which never computes keys and values."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
         model, _ = ours(shape)
         model.requires_grad_(False)(shape.spec.example_inputs(shape.batch, device="meta"))
@@ -152,43 +162,41 @@ def training_flops(shape: Shape) -> int:
 
 
 def make_training_step(make: Callable[..., tuple[nn.Module, partial[Tensor]]], *args) -> Callable[[], None]:
-    """For `peak_bytes`: what a training step needs beyond parameters, gradients and input."""
+    """For `peak_bytes`, which excludes parameters, gradients and input."""
     return partial(training_step, make(*args)[1])
 
 
 def run(shapes: list[str] | None = None, rounds: int = 3) -> pd.DataFrame:
-    """Forward, forward + backward (medians), peak memory and parameters; ratios to the best peer."""
+    """Median seconds of forward and forward + backward, peak memory, parameters, and ratios to the best peer."""
     rows = []
     for name in shapes or SHAPES:
         shape = SHAPES[name]
-        made = {who: make(shape) for who, make in implementations().items()}
-        seconds = {
-            kind: alternate(
-                {who: partial(step, forward) for who, (_, forward) in made.items()}, rounds, f"{name}, {kind}"
-            )
-            for kind, step in (("forward", forward_step), ("forward_backward", training_step))
-        }
+        models = {kind: make(shape) for kind, make in implementations().items()}
+        seconds = {}
+        for part, step in (("forward", forward_step), ("forward_backward", training_step)):
+            cases = {kind: partial(step, forward) for kind, (_, forward) in models.items()}
+            seconds[part] = alternate(cases, rounds, f"{name}, {part}")
         flops = training_flops(shape)
-        parameters = {who: sum(p.numel() for p in model.parameters()) for who, (model, _) in made.items()}
-        del made
-        memory = {who: peak_bytes(make_training_step, make, shape) for who, make in implementations().items()}
+        parameters = {kind: sum(p.numel() for p in model.parameters()) for kind, (model, _) in models.items()}
+        del models, cases
+        memory = {kind: peak_bytes(make_training_step, make, shape) for kind, make in implementations().items()}
         memory["ours, checkpointed"] = peak_bytes(make_training_step, ours, shape, True)
-        peers = [who for who in parameters if who != "ours"]
-        for who in memory:
-            row: dict = {"shape": name, "implementation": who, "batch": shape.batch, "elements": shape.elements}
+        peers = [kind for kind in parameters if kind != "ours"]
+        for kind in memory:
+            row: dict = {"shape": name, "implementation": kind, "batch": shape.batch, "elements": shape.elements}
             row |= {
                 "channels": shape.channels,
                 "latents": f"{shape.num_latents}x{shape.latent_dim}",
                 "dtype": "float32",
             }
-            row |= {"parameters": parameters.get(who), "peak_mib": memory[who] / 2**20}
-            row |= {f"{kind}_s": times.get(who) for kind, times in seconds.items()}
-            if who in parameters:
-                row["model_gflops_per_s"] = flops / seconds["forward_backward"][who] / 1e9
+            row |= {"parameters": parameters.get(kind), "peak_mib": memory[kind] / 2**20}
+            row |= {f"{part}_s": times.get(kind) for part, times in seconds.items()}
+            if kind in parameters:
+                row["model_gflops_per_s"] = flops / seconds["forward_backward"][kind] / 1e9
             if peers:
-                row["memory_ratio"] = memory[who] / min(memory[peer] for peer in peers)
-                if who in parameters:
-                    row |= {f"{k}_ratio": t[who] / min(t[p] for p in peers) for k, t in seconds.items()}
+                row["memory_ratio"] = memory[kind] / min(memory[peer] for peer in peers)
+                if kind in parameters:
+                    row |= {f"{part}_ratio": s[kind] / min(s[p] for p in peers) for part, s in seconds.items()}
             rows.append(row)
-        save(rows, "perceiver", finished=False)  # after every shape, since the large ones take minutes
+        save(rows, "perceiver", finished=False)  # large shapes take minutes
     return save(rows, "perceiver")

@@ -1,6 +1,6 @@
-"""Write the tables of README.md and docs/ from the CSV files in results/: `python -m src.benchmarks.readme_tables`.
+"""Write the tables in README.md and docs/ from the CSV files in results/: `python -m src.benchmarks.readme_tables`.
 
-A table stands between the lines `<!-- table NAME -->` and `<!-- end -->`; NAME is one of `TABLES`.
+A table is everything between the lines `<!-- table NAME -->` and `<!-- end -->`, where NAME is a key of `TABLES`.
 """
 
 from __future__ import annotations
@@ -18,23 +18,22 @@ from ..config.error_messages import suggest
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "docs/*.md")
-PLACE = re.compile(r"(<!-- table (?P<name>\S+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
-DESCRIPTION = """Write the tables of README.md and docs/*.md anew from the CSV files in results/. With --check nothing is
-written: exit code 1 if a table differs."""
+TABLE = re.compile(r"(<!-- table (?P<name>\S+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
+DESCRIPTION = """Update the tables in README.md and docs/*.md from the CSV files in results/."""
 
 
 def main(args: list[str] | None = None) -> list[Path]:
-    """Returns the pages that differed."""
+    """Updates the pages and returns those that changed."""
     parser = Parser("python -m src.benchmarks.readme_tables", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 if a table differs")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a table is out of date")
     options = parser.parse_args(args)
     changed = []
     for page in (path for pattern in PAGES for path in sorted(ROOT.glob(pattern))):
         text = page.read_text()
-        new = rewritten(text)
+        new = update_tables(text)
         if new != text:
             changed.append(page)
-            print(f"{page.relative_to(ROOT)}: {'tables differ from results/' if options.check else 'written'}")
+            print(f"{page.relative_to(ROOT)}: {'tables are out of date' if options.check else 'written'}")
             if not options.check:
                 page.write_text(new)
     if options.check and changed:
@@ -42,30 +41,35 @@ def main(args: list[str] | None = None) -> list[Path]:
     return changed
 
 
-def rewritten(page: str) -> str:
-    """A page with all its tables made anew."""
+def update_tables(page: str) -> str:
+    """Returns the page with its tables updated.
 
-    def table(found: re.Match[str]) -> str:
-        name = found["name"]
+    Raises:
+        UserError: the page names an unknown table.
+    """
+
+    def table(match: re.Match[str]) -> str:
+        name = match["name"]
         if name not in TABLES:
-            raise UserError(f"no table is called {name!r}{suggest(name, TABLES)}")
-        return f"{found[1]}{TABLES[name]()}{found[4]}"
+            raise UserError(f"there is no table {name!r}{suggest(name, TABLES)}")
+        return f"{match[1]}{TABLES[name]()}{match[4]}"
 
-    return PLACE.sub(table, page)
+    return TABLE.sub(table, page)
 
 
-def read(name: str, of: str = "") -> pd.DataFrame:
-    """The committed CSV of a benchmark, or of a suite's cells (of: `_cells`), whatever the hardware in its name."""
-    files = [
-        f for f in sorted(ROOT.glob("results/*.csv")) if re.fullmatch(rf"{name}_[a-z0-9-]+-threads{of}.csv", f.name)
-    ]
+def load_results(name: str, suffix: str = "") -> pd.DataFrame:
+    """The committed CSV of a benchmark, or of the cells of a suite (suffix `_cells`), from any hardware."""
+    pattern = rf"{name}_[a-z0-9-]+-threads{suffix}.csv"
+    files = [file for file in sorted(ROOT.glob("results/*.csv")) if re.fullmatch(pattern, file.name)]
     if not files:
-        raise UserError(f"results/ has no {name}_HARDWARE{of}.csv: make it with src.benchmark or src.compare --csv")
+        raise UserError(
+            f"results/ has no {name}_HARDWARE{suffix}.csv: create it with src.benchmark or src.compare --csv"
+        )
     return pd.read_csv(files[-1])
 
 
-def markdown(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    lines = [list(head), *(list(map(str, row)) for row in rows)]
+def markdown(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    lines = [list(header), *(list(map(str, row)) for row in rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -75,17 +79,17 @@ def seconds(value: float) -> str:
 
 
 def side_by_side(name: str, labels: dict[str, str], time_ratio: str, memory_ratio: str) -> str:
-    """Ours beside the faster of the others at every shape, the time and the memory of a training step."""
-    frame, rows = read(name), []
+    """Time and memory of a training step against the fastest other implementation, at every shape."""
+    frame, rows = load_results(name), []
     for shape, label in labels.items():
         cases = {case["implementation"]: case for case in frame[frame["shape"] == shape].to_dict("records")}
-        ours, again = cases.pop("ours"), cases.pop("ours, checkpointed", None)
+        ours, checkpointed = cases.pop("ours"), cases.pop("ours, checkpointed", None)
         best = min(case["forward_backward_s"] for case in cases.values())
         row = [label, seconds(ours["forward_backward_s"]), seconds(best)]
-        row += [f"{case[memory_ratio]:.2f}" for case in (ours, again) if case]
+        row += [f"{case[memory_ratio]:.2f}" for case in (ours, checkpointed) if case]
         rows.append([*row[:3], f"{ours[time_ratio]:.2f}", *row[3:]])
-    head = ["shape", "ours", "best peer", "time", "memory of a step"]
-    return markdown([*head, "with checkpointing"][: len(rows[0])], rows)
+    header = ["shape", "ours", "best peer", "time", "memory of a step"]
+    return markdown([*header, "with checkpointing"][: len(rows[0])], rows)
 
 
 def perceiver() -> str:
@@ -98,7 +102,7 @@ def perceiver() -> str:
 
 
 def scaling() -> str:
-    frame = read("scaling")
+    frame = load_results("scaling")
     last = frame.groupby("model", sort=False).last()
     rows = [
         [model, f"{row.elements:,.0f}", f"N^{row.step_s_exponent:.2f}", f"N^{row.peak_mib_exponent:.2f}"]
@@ -117,13 +121,13 @@ def lambda_peers() -> str:
 def lambda_networks() -> str:
     rows = [
         [row["network"], f"{row['parameters'] / 1e6:.1f} M", seconds(row["forward_backward_s"]), f"{row['ratio']:.2f}"]
-        for row in read("lambda_networks").to_dict("records")
+        for row in load_results("lambda_networks").to_dict("records")
     ]
-    return markdown(["network", "parameters without head", "step", "of ResNet-50's"], rows)
+    return markdown(["network", "parameters without head", "step", "ratio to ResNet-50"], rows)
 
 
 def lambda_efficientnet() -> str:
-    frame = read("lambda_efficientnet")
+    frame = load_results("lambda_efficientnet")
     rows = []
     for ours, other in zip(frame.iloc[::2].itertuples(), frame.iloc[1::2].itertuples(), strict=True):
         row = [f"{ours.network} at {ours.side}", f"{ours.published_top1} %", f"{other.network} at {other.side}"]
@@ -132,39 +136,41 @@ def lambda_efficientnet() -> str:
 
 
 def overhead() -> str:
-    frame = read("overhead").dropna(subset="step_s")
+    frame = load_results("overhead").dropna(subset="step_s")
     rows = [[row["case"], f"{1000 * row['step_s']:.1f} ms", f"{row['ratio']:.3f}"] for row in frame.to_dict("records")]
-    return markdown(["step", "median", "of the bare loop's"], rows)
+    return markdown(["step", "median", "ratio to the bare loop"], rows)
 
 
 def processes() -> str:
-    frame = read("overhead").dropna(subset="samples_per_s")
+    frame = load_results("overhead").dropna(subset="samples_per_s")
     rows = [[row["case"], f"{row['samples_per_s']:.0f}", f"{row['gain']:.2f}"] for row in frame.to_dict("records")]
-    return markdown(["case", "samples/s", "of one process"], rows)
+    return markdown(["case", "samples/s", "speed-up"], rows)
 
 
 def suite(name: str, metrics: dict[str, str]) -> Callable[[], str]:
-    """A suite's cells: means over seeds with 95 % intervals. metrics: of the CSV, with headings."""
+    """The cells of a suite: means over seeds with 95 % intervals. `metrics` maps columns of the CSV to headings."""
 
     def table() -> str:
-        frame = read(name, "_cells").dropna(axis=1, how="all")
-        minus = [f"minus {frame['against'].iloc[0]}"] if "difference_seeds" in frame else []  # one cell: from none
-        head = ["cell", "seeds", *metrics.values(), *minus, "parameters"]
-        return markdown(head, (suite_row(row, list(metrics)) for _, row in frame.iterrows()))
+        frame = load_results(name, "_cells").dropna(axis=1, how="all")
+        difference = [f"minus {frame['against'].iloc[0]}"] if "difference_seeds" in frame else []  # not for one cell
+        header = ["cell", "seeds", *metrics.values(), *difference, "parameters"]
+        return markdown(header, (suite_row(row, list(metrics)) for _, row in frame.iterrows()))
 
     return table
 
 
 def suite_row(row: pd.Series, metrics: list[str]) -> list[str]:
-    found = [str(row["cell"]), str(row["seeds"])]
-    found += [interval(row[f"{metric}"], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in metrics]
+    columns = [str(row["cell"]), str(row["seeds"])]
+    columns += [interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in metrics]
     if "difference_seeds" in row:
-        found.append(interval(row["difference_seeds"], row["difference_seeds_low"], row["difference_seeds_high"], "+"))
-    return [*found, f"{row['parameters'] / 1e6:.2f} M"]
+        columns.append(
+            interval(row["difference_seeds"], row["difference_seeds_low"], row["difference_seeds_high"], "+")
+        )
+    return [*columns, f"{row['parameters'] / 1e6:.2f} M"]
 
 
 def interval(mean: float, low: float, high: float, sign: str = "") -> str:
-    """In percent: 70.5 ± 7.5; without ± where there is one seed."""
+    """In percent, such as 70.5 ± 7.5; only the mean if there is one seed."""
     if pd.isna(mean):
         return ""
     text = f"{100 * mean:{sign}.1f}"

@@ -1,4 +1,4 @@
-"""Cost of a training step against the number of elements M: Perceiver, and self-attention on all elements."""
+"""Cost of a training step against the number of elements M, for a Perceiver and for self-attention on all elements."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 
 ELEMENTS = [2**power for power in range(10, 19)]
-LONGEST_STEP = 6.0  # seconds; a model whose next size would take longer is left out from there on
-FIT_FROM = 16_384  # the exponent is fitted from here on, or to the last four sizes where a model ends earlier
+MAX_STEP = 6.0  # seconds; larger sizes of a model are skipped if their steps would take longer
+FIT_FROM = 16_384  # the exponent is fitted to sizes from here on, or to the last four of a model that stops earlier
 
 
 def make_forward(name: str, elements: int) -> partial[Tensor]:
-    """One cross-attend of 64 latents and two self-attends; or two transformer blocks on all elements. 66 channels."""
+    """The forward pass of a Perceiver (64 latents, one cross-attend, two self-attends) or of two transformer blocks."""
     torch.manual_seed(0)
     spec = DataSpec({"sound": ModalitySpec(1, 65, elements, (elements,), 1)}, "single_label", ("any",))
     models: dict[str, Callable[[], nn.Module]] = {
@@ -40,12 +40,12 @@ def make_step(name: str, elements: int) -> Callable[[], None]:
 
 
 def run(rounds: int = 3) -> pd.DataFrame:
-    """Seconds and peak memory of forward + backward at every M, with the exponents; CSV and a log-log plot as PNG."""
+    """Seconds and peak memory of forward + backward at every M, with fitted exponents. Also writes a log-log plot."""
     rows: list[dict] = []
     names = ["Perceiver", "Transformer"]
     last: dict[str, float] = {}
     for elements in ELEMENTS:
-        names = [name for name in names if last.get(name, 0.0) * 4 < LONGEST_STEP or name == "Perceiver"]
+        names = [name for name in names if last.get(name, 0.0) * 4 < MAX_STEP or name == "Perceiver"]
         seconds = alternate({name: make_step(name, elements) for name in names}, rounds, f"M = {elements:,}")
         last = seconds
         for name in names:
@@ -59,7 +59,7 @@ def run(rounds: int = 3) -> pd.DataFrame:
 
 
 def exponent(frame: pd.DataFrame, column: str) -> float:
-    """The slope of a straight line through the log-log points of large M."""
+    """Slope of the line fitted to the log-log points of large M."""
     large = frame[frame["elements"] >= FIT_FROM]
     large = large if len(large) > 3 else frame.tail(4)
     return float(np.polyfit(np.log(large["elements"]), np.log(large[column]), 1)[0])
@@ -67,7 +67,7 @@ def exponent(frame: pd.DataFrame, column: str) -> float:
 
 def plot(frame: pd.DataFrame) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, column, label in zip(axes, ("step_s", "peak_mib"), ("seconds a step", "peak MiB"), strict=True):
+    for axis, column, label in zip(axes, ("step_s", "peak_mib"), ("seconds per step", "peak MiB"), strict=True):
         for name, group in frame.groupby("model"):
             slope = group[f"{column}_exponent"].iloc[0]
             axis.loglog(group["elements"], group[column], "o-", base=2, label=f"{name}, exponent {slope:.2f}")

@@ -1,1 +1,1 @@
-"""Configs and commands: parsing, trust, and errors in one line."""
+"""Command-line parsing, trusted packages in configs, and one-line error messages."""

@@ -1,4 +1,4 @@
-"""What every command shares: its parser, and how it ends when something goes wrong."""
+"""Shared by all commands: the option parser and error handling."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from datamodules import UserError
 
 from .error_messages import external_failure, is_user_error, one_line
 
-STOPPED = 128 + signal.SIGTERM  # exit status of a run that was stopped
+STOPPED = 128 + signal.SIGTERM  # exit code of an interrupted run
 
 
 class Parser(argparse.ArgumentParser):
-    """Options of a command that takes no config. A wrong option raises UserError instead of printing the usage."""
+    """Parser for commands without a config. Raises UserError for invalid options instead of printing the usage."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}: see `{self.prog} --help`")
 
 
 def run_command(main: Callable[[list[str]], object]) -> None:
-    """Run a command's `main` on the command line.
+    """Runs a command's `main` with the arguments of the command line.
 
-    A user's error ends with one line and exit code 2, a failure from outside (a full disk, a dead worker) with one line
-    and exit code 1. `--debug` shows the stack trace.
+    Exits with one line and code 2 after a user error, with one line and code 1 after an external failure (a full disk, a
+    dead worker). `--debug` shows the stack trace instead.
     """
     args = sys.argv[1:]
     debug = "--debug" in args
@@ -37,7 +37,7 @@ def run_command(main: Callable[[list[str]], object]) -> None:
     try:
         main([arg for arg in args if arg != "--debug"])
     except SystemExit as error:
-        if type(error).__name__ == "SIGTERMException":  # Lightning's, in evaluation; training ends by itself
+        if type(error).__name__ == "SIGTERMException":  # raised by Lightning in evaluation; training handles it
             sys.exit(STOPPED)
         raise
     except Exception as error:
@@ -50,7 +50,7 @@ def run_command(main: Callable[[list[str]], object]) -> None:
 
 
 def quiet_libraries() -> None:
-    """Hide what libraries say about themselves; warnings that concern the user's run stay."""
+    """Hides messages of libraries that do not concern the user's run."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     ignore = partial(warnings.filterwarnings, "ignore")
@@ -59,6 +59,6 @@ def quiet_libraries() -> None:
     ignore(message=".*number of training batches.*is smaller than the logging interval.*")
     ignore(message=".*is deprecated.*", module="torch.*")
     ignore(message=".*LeafSpec.*")
-    ignore(message=".*It is recommended to use .*sync_dist=True.*")  # our metrics join their states
+    ignore(message=".*It is recommended to use .*sync_dist=True.*")  # our metrics synchronise their states themselves
     ignore(message=".*WeightAveraging callback with a model that overrides the configure_model.*")
     ignore(message=".*args parameter is intended to run from within Python.*")

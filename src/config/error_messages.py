@@ -1,4 +1,4 @@
-"""One line for every error: which option or file, what was found, what to do."""
+"""One-line error messages that name the option or file, the problem and the fix."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 
 from datamodules import UserError
 
-# Options of the commands that take a config, beside those of data, model and trainer
-OWN_OPTIONS = (
+# Options of the commands that take a config, besides data, model and trainer
+COMMAND_OPTIONS = (
     "config",
     "seed_everything",
     "experiment",
@@ -28,57 +28,60 @@ OWN_OPTIONS = (
     "trust",
     "tags",
 )
-# Where class names are looked up that were written without their package
+# Searched for class names given without a package
 PACKAGES = ("datamodules", "src.tasks", "src.backbones", "src.optim", "timm.optim", "torch.optim")
-# Parameters of constructors that no config gives
-NO_OPTIONS = ("self", "args", "kwargs", "data_spec", "params", "defaults")
-NOT_BUILT = "Does not validate against any"  # how jsonargparse begins when a constructor fails
-LONGEST = 300
-# What gloo and NCCL say when a rank is gone or waits in vain
+# Constructor parameters that are not config options
+NOT_OPTIONS = ("self", "args", "kwargs", "data_spec", "params", "defaults")
+CONSTRUCTOR_FAILED = "Does not validate against any"  # prefix of jsonargparse's message
+MAX_LENGTH = 300
+# Messages of gloo and NCCL when a rank is dead or unresponsive
 DEAD_RANK = re.compile(r"connection (closed|reset|refused)|broken pipe|timed out|timeout|process exited|aborted", re.I)
 
 
 def is_user_error(error: Exception) -> bool:
-    """Whether the user can fix it: wrong options, configs or files, or values that a constructor refuses."""
+    """Whether the user can fix it: invalid options, configs, files or constructor arguments."""
     if isinstance(error, argparse.ArgumentError) or cause_of(error, UserError):
         return True
     if type(error).__name__ == "MisconfigurationException":  # Lightning's
         return True
-    return isinstance(error, ValueError) and str(error).startswith((NOT_BUILT, "You selected an invalid"))
+    return isinstance(error, ValueError) and str(error).startswith((CONSTRUCTOR_FAILED, "You selected an invalid"))
 
 
 def one_line(error: Exception) -> str:
-    """The line that tells the user most: jsonargparse nests its reasons, worker processes add their stack."""
+    """The most informative line, without jsonargparse's nested reasons and the stack traces of worker processes."""
     user_error = cause_of(error, UserError)
     if user_error is not None:
         text = str(user_error)
         return squeeze(text.rsplit("Error: ", 1)[-1] if "Traceback" in text else text)
     text = str(error)
-    if isinstance(error, ValueError) and text.startswith(NOT_BUILT):
-        *_, first = causes(error)
-        return f"the config cannot be built ({shorten(squeeze(str(first)))}): change these options, or see --debug"
-    return explain(text) or f"{shorten(squeeze(text)).rstrip('.:')}: see `--help`, or --debug for where it came from"
+    if isinstance(error, ValueError) and text.startswith(CONSTRUCTOR_FAILED):
+        *_, root = causes(error)
+        return f"the config cannot be built ({shorten(squeeze(str(root)))}): change these options, or run with --debug"
+    return (
+        explain(text) or f"{shorten(squeeze(text)).rstrip('.:')}: see `--help`, or run with --debug for a stack trace"
+    )
 
 
 def external_failure(error: Exception) -> str | None:
-    """The line for a failure from outside, such as a full disk, a dead worker or a dead rank; None for anything else."""
-    again = "the same command with --resume auto goes on"
+    """The line for an external failure, such as a full disk, a dead worker or a dead rank; None for any other error."""
+    resume = "resume with the same command and --resume auto"
     for cause in causes(error):
         text = squeeze(str(cause))
         if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return f"nothing more can be written ({cause.strerror}{f', {cause.filename}' if cause.filename else ''}); {again}"
+            where = f", {cause.filename}" if cause.filename else ""
+            return f"cannot write ({cause.strerror}{where}): free some space, then {resume}"
         if found := re.search(r"DataLoader worker \(pid\(?s?\)? ?(\d+)\).*", text):
             return (
-                f"a data loading process died ({shorten(found[0])}), often for lack of memory: lower --data.num_workers; "
-                f"{again}"
+                f"a data loading process died ({shorten(found[0])}), often because memory ran out: lower --data.num_workers, "
+                f"then {resume}"
             )
         if isinstance(cause, RuntimeError) and DEAD_RANK.search(text):
-            return f"another rank has died or does not answer ({shorten(text)}): see what it says; {again}"
+            return f"another rank died or does not respond ({shorten(text)}): see its output, then {resume}"
     return None
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was raised from."""
+    """Yields an error and the chain of errors that caused it."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -90,76 +93,78 @@ def cause_of(error: BaseException, kind: type) -> BaseException | None:
 
 
 def explain(text: str) -> str | None:
-    """What jsonargparse says, said shortly; None for what is not known here."""
-    said = re.sub(r"^\s*Given value.*$", "", text, flags=re.MULTILINE)
-    where = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', said)))
-    classes = re.findall(r"given class_path '([^']+)'|Got value: Namespace\(class_path='([^']+)'", said)
+    """Shortens a message of jsonargparse; None if it is not a known one."""
+    message = re.sub(r"^\s*Given value.*$", "", text, flags=re.MULTILINE)
+    where = ".".join(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
+    classes = re.findall(r"given class_path '([^']+)'|Got value: Namespace\(class_path='([^']+)'", message)
     owner = "".join(classes[-1]) if classes else ""
 
-    if found := re.search(r"Option '([^']+)' is not accepted", said):
-        options = parameters(load(owner)) if owner else (*OWN_OPTIONS, "data", "model", "trainer")
+    if found := re.search(r"Option '([^']+)' is not accepted", message):
+        options = parameters(load(owner)) if owner else (*COMMAND_OPTIONS, "data", "model", "trainer")
         holder = f"{where}: {owner}" if owner else "the config"
         return f"{holder} has no option {found[1]!r}{suggest(found[1], options)}"
-    if found := re.search(r"Group 'trainer' does not accept option '([^']+)'", said):
+    if found := re.search(r"Group 'trainer' does not accept option '([^']+)'", message):
         return f"trainer has no option {found[1]!r}{suggest(found[1], parameters(trainer_class()))}"
-    if found := re.search(r"unrecognized arguments: (\S+)", said):
+    if found := re.search(r"unrecognized arguments: (\S+)", message):
         return unknown_option(found[1])
-    if found := re.search(r"module '([^']+)' has no attribute '([^']+)'|No module named '([^']+)'", said):
+    if found := re.search(r"module '([^']+)' has no attribute '([^']+)'|No module named '([^']+)'", message):
         module, name = found[1] or "", found[2] or found[3]
-        lacking = f"{module} has no" if module else "there is no module"
-        return f"{where}: {lacking} {name!r}{nearest_class(module, name)}"
-    if found := re.search(r"Expected a dot import path string: (\S+)", said):
-        return f"{where}: {found[1]!r} is no class path{nearest_class('', found[1])}"
-    if found := re.search(r"Import path (\S+) does not .* subclass of (\w+)|Expected '(\S+)' to be .* '(\w+)'>", said):
+        missing = f"{module} has no" if module else "there is no module"
+        return f"{where}: {missing} {name!r}{nearest_class(module, name)}"
+    if found := re.search(r"Expected a dot import path string: (\S+)", message):
+        return f"{where}: {found[1]!r} is not a class path{nearest_class('', found[1])}"
+    if found := re.search(
+        r"Import path (\S+) does not .* subclass of (\w+)|Expected '(\S+)' to be .* '(\w+)'>", message
+    ):
         path, base = found[1] or found[3], found[2] or found[4]
-        return f"{where}: {path} is no {base}: give the class path of one"
-    if found := re.search(r"arguments are required: (.+)", said):
+        return f"{where}: {path} is not a {base}: pass the class path of one"
+    if found := re.search(r"arguments are required: (.+)", message):
         if owner:
-            return f"{where}: {owner} needs {found[1]}: give it under init_args"
-        return f"no {found[1].replace(', ', ' and no ')} given: name a config, such as --config configs/quickstart.yaml"
-    if found := re.search(r"File does not exist: '([^']+)'", said):
+            return f"{where}: {owner} needs {found[1]}: add it under init_args"
+        return f"{found[1].replace(', ', ' and ')} missing: pass a config, such as --config configs/quickstart.yaml"
+    if found := re.search(r"File does not exist: '([^']+)'", message):
         path = Path(found[1])
-        beside = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        return f"--{where} {path} does not exist{suggest(path.name, beside)}"
-    if "Not a valid subclass of" in said:
-        return f"{where} has keys beside class_path and init_args, or lacks class_path: give it these two"
-    if found := re.search(r"Problems parsing config:(.*)", said, re.DOTALL):
-        return f"the config is not valid YAML ({shorten(squeeze(found[1]))}): fix it there"
+        configs = [p.name for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+        return f"--{where} {path} does not exist{suggest(path.name, configs)}"
+    if "Not a valid subclass of" in message:
+        return f"{where} needs the keys class_path and init_args, and no others: fix it in the config"
+    if found := re.search(r"Problems parsing config:(.*)", message, re.DOTALL):
+        return f"the config is not valid YAML: fix it there ({shorten(squeeze(found[1]))})"
     return wrong_value(where, text)
 
 
 def wrong_value(where: str, text: str) -> str | None:
-    """A value of the wrong type: which types jsonargparse tried, and what it got."""
+    """The message for a value of the wrong type: what was given and which types are accepted."""
     expected = re.findall(r"Expected an? (?:<class '([^']+)'>|typing\.Literal\[([^\]]+)\]|([^.\n]+))", text)
     kinds = ["none" if kind == ("NoneType", "", "") else "".join(kind).replace("'", "") for kind in expected]
     given = re.findall(r"Got value: ((?!Namespace)[^.\n]+(?:\.\d+)?)", text) or re.findall(r"Given value: (.*)", text)
     if not kinds or not given:
         return None
-    outer = text.count("Problem with given class_path")  # each of these keys may be none, which comes last
+    outer = text.count("Problem with given class_path")  # each enclosing key adds a final "none"
     kinds = kinds[: len(kinds) - outer] or kinds
-    return f"{where} is {shorten(given[0])!r}: give {shorten(' or '.join(dict.fromkeys(kinds)))}"
+    return f"{where} is {shorten(given[0])!r}: pass {shorten(' or '.join(dict.fromkeys(kinds)))}"
 
 
 def unknown_option(argument: str) -> str:
-    """For an argument that no option takes: the nearest one, also where only the group is missing."""
+    """The message for an unknown argument, with the nearest option, also if only its group is missing."""
     if not argument.startswith("--"):
-        return f"{argument!r} is not an option: options start with --, a list is one argument such as '[a, b]'"
+        return f"{argument!r} is not an option: options start with --, and a list is one argument such as '[a, b]'"
     name = argument[2:].partition("=")[0]
-    options = [*OWN_OPTIONS, *(f"trainer.{parameter}" for parameter in parameters(trainer_class()))]
+    options = [*COMMAND_OPTIONS, *(f"trainer.{parameter}" for parameter in parameters(trainer_class()))]
     same = [option for option in options if option.rpartition(".")[2] == name]
     near = same or difflib.get_close_matches(name, options, n=1)
-    return f"--{name} is no option: {f'did you mean --{near[0]}?' if near else 'see `--help`'}"
+    return f"--{name} is not an option: {f'did you mean --{near[0]}?' if near else 'see `--help`'}"
 
 
 def parameters(owner: object) -> list[str]:
-    """The options of a class: what its constructor takes, and those of its bases."""
+    """The options of a class: the parameters of its constructor and those of its bases."""
     classes = owner.__mro__[:-1] if inspect.isclass(owner) else [owner] if callable(owner) else []
     names = (name for c in classes for name in inspect.signature(c).parameters)
-    return [name for name in dict.fromkeys(names) if name not in NO_OPTIONS]
+    return [name for name in dict.fromkeys(names) if name not in NOT_OPTIONS]
 
 
 def trainer_class() -> Any:
-    """Imported where it is asked for: commands without a config start without Lightning."""
+    """Imported lazily, so that commands without a config start without Lightning."""
     return load("lightning.Trainer")
 
 
@@ -169,7 +174,7 @@ def load(class_path: str) -> object:
 
 
 def nearest_class(module: str, name: str) -> str:
-    """`: did you mean ...?` with a whole class path."""
+    """`: did you mean ...?` with the full class path."""
     packages = [import_module(module)] if module else [import_module(package) for package in PACKAGES]
     paths = {}
     for package in packages:
@@ -177,11 +182,11 @@ def nearest_class(module: str, name: str) -> str:
         names += [found.name for found in pkgutil.iter_modules(getattr(package, "__path__", ()))]
         paths |= {n: f"{package.__name__}.{n}" for n in names}
     near = difflib.get_close_matches(name, paths, n=1)
-    return f": did you mean {paths[near[0]]}?" if near else ": give one with its package, such as datamodules.Digits"
+    return f": did you mean {paths[near[0]]}?" if near else ": pass a full path, such as datamodules.Digits"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """`: did you mean ...?`, or what there is."""
+    """`: did you mean ...?`, or the list of known names."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1)
     if near:
@@ -194,4 +199,4 @@ def squeeze(text: str) -> str:
 
 
 def shorten(text: str) -> str:
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text if len(text) <= MAX_LENGTH else f"{text[:MAX_LENGTH]}..."

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, by the class paths that configs name."""
+"""Learning-rate schedules, as named in configs."""
 
 from .schedules import Constant, Cosine, Schedule, Step
 

@@ -1,4 +1,4 @@
-"""Pictures of runs: samples with predictions, attention, receptive fields, training curves."""
+"""Pictures of runs: samples with predictions, attention maps, receptive fields and training curves."""
 
 from .callback import Pictures
 

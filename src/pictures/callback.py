@@ -1,4 +1,4 @@
-"""Pictures at the end of training, for a config to name."""
+"""A callback that draws pictures at the end of training."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from ..backbones import Perceiver
 from .attention import draw_attention
 from .samples import draw_samples, load_samples
 
 
 class Pictures(Callback):
-    """Draws validation samples with predictions and, for a Perceiver, its attention into the run folder when training has
-    ended, and logs them to W&B. Not where the model is sharded, since one rank draws.
+    """Draws validation samples with predictions, and attention maps if the backbone has them, when training ends.
 
-    samples: how many are drawn.
+    The pictures are saved in the run folder and logged to W&B. Skipped for sharded models, since only one rank draws.
+
+    Args:
+        samples: number of samples to draw.
     """
 
     def __init__(self, samples: int = 12) -> None:
@@ -36,7 +37,7 @@ class Pictures(Callback):
         samples = load_samples(task, data, "val", self.samples, task.device)
         written = [folder / "val_samples.png"]
         draw_samples(samples, written[0], f"{title}: val samples and predictions after training")
-        if isinstance(task.backbone, Perceiver):
+        if hasattr(task.backbone, "attention_maps"):
             written += draw_attention(task.backbone, samples, folder, title)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

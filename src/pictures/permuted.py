@@ -1,4 +1,4 @@
-"""Where elements stood before they were permuted, read off their positions, which moved with them (Perceiver, table 2)."""
+"""Undo a permutation of elements, using their positional features, which were permuted with them (Perceiver, table 2)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from torch import Tensor
 from datamodules import ByteArray
 
 
-def places_of(array: ByteArray) -> Tensor | None:
-    """For every element the number of the grid's cell that it stands for, (M,), or (B, M) where examples differ; None
-    where nothing was moved, there is no grid, or positions do not begin with coordinates (see datamodules.positions)."""
+def original_indices(array: ByteArray) -> Tensor | None:
+    """The index in the grid that each element had before it was permuted.
+
+    Returns:
+        (M,), or (B, M) if examples have different permutations. None if the elements are in order, have no grid, or their
+        positional features do not start with coordinates (see datamodules.core.positions).
+    """
     grid = array.grid
     if grid is None or array.positions.shape[-1] < len(grid):
         return None
@@ -20,21 +24,21 @@ def places_of(array: ByteArray) -> Tensor | None:
         return None
     strides = lengths.flip(0).cumprod(0).roll(1)
     strides[0] = 1
-    places = (cells * strides.flip(0)).sum(dim=-1)
-    in_order = torch.arange(places.shape[-1], device=places.device)
-    complete = (places.sort(dim=-1).values == in_order).all()
-    return places if complete and (places != in_order).any() else None
+    indices = (cells * strides.flip(0)).sum(dim=-1)
+    in_order = torch.arange(indices.shape[-1], device=indices.device)
+    is_permutation = (indices.sort(dim=-1).values == in_order).all()
+    return indices if is_permutation and (indices != in_order).any() else None
 
 
-def put_back(weights: Tensor, places: Tensor | None) -> Tensor:
-    """What was found for every element, (B, ..., M), in the order of the grid."""
-    if places is None:
+def unpermute(weights: Tensor, indices: Tensor | None) -> Tensor:
+    """Sorts a value for each element, (B, ..., M), into the order of the grid."""
+    if indices is None:
         return weights
-    index = places if places.dim() == 1 else places.reshape(len(places), *[1] * (weights.dim() - 2), -1)
+    index = indices if indices.dim() == 1 else indices.reshape(len(indices), *[1] * (weights.dim() - 2), -1)
     return torch.empty_like(weights).scatter_(-1, index.expand_as(weights), weights)
 
 
-def restored(array: ByteArray) -> ByteArray:
-    """A byte array with its elements in the order of the grid."""
-    places = places_of(array)
-    return array if places is None else array.permute(places.argsort(dim=-1))
+def unpermute_array(array: ByteArray) -> ByteArray:
+    """Returns the byte array with its elements in the order of the grid."""
+    indices = original_indices(array)
+    return array if indices is None else array.permute(indices.argsort(dim=-1))

@@ -1,4 +1,4 @@
-"""How all pictures look: colours that colour-blind readers can tell apart, sizes, and one way to make and save a figure."""
+"""The style of all pictures: a colour-blind safe palette, sizes, and helpers for figures and axes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from matplotlib.rcsetup import cycler
 BLUE, VERMILLION, ORANGE, GREEN, SKY, PURPLE = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#56B4E9", "#CC79A7"
 RIGHT, WRONG, INK, QUIET = BLUE, VERMILLION, "#222222", "#8A8A8A"
 CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
-# What is looked at: over pictures it shines, on white it darkens; both grow steadily in saturation
-SHINE = LinearSegmentedColormap.from_list("shine", ["#5A2500", VERMILLION, ORANGE, "#FFF3B0"])
-SHADE = LinearSegmentedColormap.from_list("shade", ["#FFFFFF", "#FBD9A0", ORANGE, VERMILLION])
-DOTS = LinearSegmentedColormap.from_list("dots", ["#C9CDD2", ORANGE, VERMILLION, "#5A1500"])
+# Colour maps for weights: over a dark image, behind a curve or text on white, and for points
+OVERLAY = LinearSegmentedColormap.from_list("overlay", ["#5A2500", VERMILLION, ORANGE, "#FFF3B0"])
+BACKGROUND = LinearSegmentedColormap.from_list("background", ["#FFFFFF", "#FBD9A0", ORANGE, VERMILLION])
+POINTS = LinearSegmentedColormap.from_list("points", ["#C9CDD2", ORANGE, VERMILLION, "#5A1500"])
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -46,12 +46,12 @@ STYLE: dict[Any, Any] = {
     "savefig.facecolor": "white",
 }
 DPI = 130
-WIDTH = 9.5  # inches that a row of panels may take
+WIDTH = 9.5  # of a row of panels, at most, in inches
 
 
 @contextmanager
 def picture(path: Path, width: float, height: float, title: str) -> Iterator[Figure]:
-    """A figure in this style, saved as PNG at the end. width, height: in inches, the title comes on top of them."""
+    """Yields a figure in this style and saves it as PNG. Width and height are in inches, without the title."""
     path.parent.mkdir(parents=True, exist_ok=True)
     height = max(height, 1.9) + 0.2 + 0.17 * (title.count("\n") + 1)
     with matplotlib.rc_context(STYLE):
@@ -61,36 +61,36 @@ def picture(path: Path, width: float, height: float, title: str) -> Iterator[Fig
         figure.savefig(path)
 
 
-def scale(figure: Figure, axes: Any, most: float, label: str, colours: LinearSegmentedColormap) -> None:
-    """The legend of a map's colours, from 0 to `most`, beside some axes."""
-    mappable = ScalarMappable(shares(most), colours)
-    shrink = min(0.9, 3.5 / figure.get_figheight())  # of tall figures as long as a page shows at a time
+def add_colourbar(figure: Figure, axes: Any, vmax: float, label: str, colours: LinearSegmentedColormap) -> None:
+    """Adds the colour bar of a map, from 0 to `vmax`, beside the axes."""
+    mappable = ScalarMappable(colour_norm(vmax), colours)
+    shrink = min(0.9, 3.5 / figure.get_figheight())  # fits on the screen even if the figure is taller
     bar = figure.colorbar(mappable, ax=axes, shrink=shrink, anchor=(0, 1), aspect=22, pad=0.01, fraction=0.03)
     bar.outline.set_visible(False)  # pyrefly: ignore
-    bar.set_ticks([most * share**2 for share in (0, 0.25, 0.5, 0.75, 1)])
+    bar.set_ticks([vmax * share**2 for share in (0, 0.25, 0.5, 0.75, 1)])
     bar.ax.set_yticklabels([f"{tick:.2g}" for tick in bar.get_ticks()])
     bar.set_label(label)
 
 
-def bare(axes: Axes) -> None:
-    """No ticks and no frame, for pictures."""
+def hide_axes(axes: Axes) -> None:
+    """Removes ticks and frame."""
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
 
 
-def label_last(axes: Any) -> None:
-    """Of panels (rows, columns) that share their time axis only the last row is labelled."""
-    for place in axes[:-1].flat:
-        place.tick_params(labelbottom=False)
-        place.set_xlabel("")
+def label_bottom_row(axes: Any) -> None:
+    """Removes the x labels of all panels (rows, columns) but those in the last row."""
+    for panel in axes[:-1].flat:
+        panel.tick_params(labelbottom=False)
+        panel.set_xlabel("")
 
 
-def shares(most: float) -> PowerNorm:
-    """From weights to shares of a colour scale: their square roots, since attention and gradients are mostly small."""
-    return PowerNorm(0.5, 0, most, clip=True)
+def colour_norm(vmax: float) -> PowerNorm:
+    """A square-root colour scale from 0 to `vmax`, since most attention weights and gradients are small."""
+    return PowerNorm(0.5, 0, vmax, clip=True)
 
 
-def high(weights: np.ndarray) -> float:
-    """The top of a colour scale: what one value in a hundred exceeds; of values that are nearly all 0 the largest."""
+def robust_max(weights: np.ndarray) -> float:
+    """The 99th percentile, as the top of a colour scale; the maximum if that is 0."""
     return float(np.quantile(weights, 0.99)) or float(weights.max()) or 1.0

@@ -1,8 +1,8 @@
-"""How one sample of a modality is drawn: into one Axes, alone or under a map of weights (attention, gradients).
+"""Draw one sample of a modality into an Axes, alone or with a map of weights (attention, gradients).
 
-What a modality is drawn as is read off its compact tensor and its grid, so that new data sets need nothing here: three
-axes are a video, two a picture, two made of a raw sound a spectrogram, one a sound or series, one of 256 symbols a text,
-no grid a cloud of points.
+The kind of view follows from the compact tensor and the grid, so that new data sets need no code here: three axes are a
+video, two an image, two computed from raw audio a spectrogram, one a curve, one with 256 symbols a text, and no grid a
+point cloud.
 """
 
 from __future__ import annotations
@@ -16,82 +16,98 @@ from torch import Tensor
 
 from datamodules import ByteArray, ByteArrayDataModule, ModalitySpec
 
-from .style import DOTS, INK, SHADE, SHINE, bare, shares
+from .style import BACKGROUND, INK, OVERLAY, POINTS, colour_norm, hide_axes
 
-FRAMES = 8  # of a video that are shown
-LETTERS = 64  # bytes of a text in one line
-LINES = 16  # of a text that are shown
+FRAMES = 8  # shown of a video, at most
+LINE_LENGTH = 64  # bytes in a line of text
+LINES = 16  # shown of a text, at most
 
 
 class View:
-    """One modality of a batch.
+    """Base class: one modality of a batch.
 
-    raw: (B, ...), as loaders hand it over. values: (B, M, C), of its byte array, in the order of the grid.
-    width, height: of a panel in inches; `wide` panels stand under each other, others side by side.
-    covers: a map shows its sample as well, so that the sample needs no panel of its own.
-    from_raw: gradients can be taken by the compact tensor; if not, by the byte array's values.
-    colours: of maps. projection: of its Axes.
+    Args:
+        spec: spec of the modality.
+        raw: (B, ...), the compact tensor from the loader.
+        values: (B, M, C), the values of its byte array, in the order of the grid.
+        rate: frames or samples per second, if known.
+
+    Attributes:
+        width: of a panel, in inches.
+        height: of a panel, in inches.
+        wide: panels are stacked vertically instead of side by side.
+        map_shows_sample: the sample is visible under a map, so it needs no panel of its own.
+        raw_gradients: gradients are taken with respect to the compact tensor, otherwise to the byte array's values.
+        colours: colour map of the weights.
+        projection: projection of the Axes.
     """
 
-    width, height, wide, covers, from_raw = 1.3, 1.3, False, False, True
-    colours: LinearSegmentedColormap = SHINE
+    width, height, wide, map_shows_sample, raw_gradients = 1.3, 1.3, False, False, True
+    colours: LinearSegmentedColormap = OVERLAY
     projection: str | None = None
 
     def __init__(self, spec: ModalitySpec, raw: Tensor, values: Tensor, rate: float | None) -> None:
         self.spec, self.rate = spec, rate
         self.raw, self.values = raw.detach().cpu().numpy(), values.detach().cpu().numpy()
 
-    def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, most: float = 1.0) -> None:
-        """Draw a sample. weights: for every cell of the grid, or of the compact tensor's axes; `most` has full colour."""
+    def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, vmax: float = 1.0) -> None:
+        """Draws a sample.
+
+        Args:
+            axes: where to draw.
+            sample: index in the batch.
+            weights: one per cell of the grid, or per entry of the compact tensor's axes; None draws the sample alone.
+            vmax: the weight at the top of the colour scale.
+        """
         raise NotImplementedError
 
 
 class Image(View):
-    """Pixels; maps shine on the dimmed grey picture."""
+    """An image; maps are drawn over a dark grey version of it."""
 
-    def picture(self, sample: int) -> np.ndarray:
-        """(H, W, 3) in [0, 1]."""
-        return as_colours(self.raw[sample])
+    def pixels(self, sample: int) -> np.ndarray:
+        """The sample as (H, W, 3) in [0, 1]."""
+        return to_rgb(self.raw[sample])
 
-    def lay(self, weights: np.ndarray) -> np.ndarray:
-        """Weights of grid or pixels to (H, W)."""
-        return stretch(weights, self.raw.shape[1:3])
+    def to_pixels(self, weights: np.ndarray) -> np.ndarray:
+        """Weights of the grid or the pixels as (H, W)."""
+        return upsample(weights, self.raw.shape[1:3])
 
-    def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, most: float = 1.0) -> None:
-        pixels = self.picture(sample)
+    def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, vmax: float = 1.0) -> None:
+        pixels = self.pixels(sample)
         if weights is not None:
-            pixels = shine(pixels, self.lay(weights), most)
+            pixels = overlay(pixels, self.to_pixels(weights), vmax)
         axes.imshow(pixels, interpolation="nearest")
-        bare(axes)
+        hide_axes(axes)
 
-    def draw_shuffled(self, axes: Axes, sample: int, places: np.ndarray) -> None:
-        """The picture whose pixels come from these places, (M,) numbers of pixels, as a model on permuted data gets it."""
-        pixels = self.picture(sample)
-        axes.imshow(pixels.reshape(-1, 3)[places].reshape(pixels.shape), interpolation="nearest")
-        bare(axes)
+    def draw_permuted(self, axes: Axes, sample: int, indices: np.ndarray) -> None:
+        """Draws the image as the model sees it, with the pixels at `indices` (M,) in order."""
+        pixels = self.pixels(sample)
+        axes.imshow(pixels.reshape(-1, 3)[indices].reshape(pixels.shape), interpolation="nearest")
+        hide_axes(axes)
 
 
 class Spectrogram(Image):
-    """A sound that its modality turns into frames x bands: time runs to the right, low bands are below."""
+    """Audio as a spectrogram of frames x bands: time runs to the right, frequency upwards."""
 
-    width, height, from_raw = 2.4, 1.5, False
+    width, height, raw_gradients = 2.4, 1.5, False
 
-    def picture(self, sample: int) -> np.ndarray:
+    def pixels(self, sample: int) -> np.ndarray:
         frames, bands = self.spec.grid or ()
         power = self.values[sample, :, 0].reshape(frames, bands).T[::-1]
-        return as_colours(np.ascontiguousarray((power - power.min()) / max(float(np.ptp(power)), 1e-9)))
+        return to_rgb(np.ascontiguousarray((power - power.min()) / max(float(np.ptp(power)), 1e-9)))
 
-    def lay(self, weights: np.ndarray) -> np.ndarray:
+    def to_pixels(self, weights: np.ndarray) -> np.ndarray:
         return weights.T[::-1]
 
-    def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, most: float = 1.0) -> None:
-        super().draw(axes, sample, weights, most)
+    def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, vmax: float = 1.0) -> None:
+        super().draw(axes, sample, weights, vmax)
         axes.set_aspect("auto")
         axes.set(xlabel="time →", ylabel="mel band →")
 
 
 class Video(Image):
-    """Frames side by side, from first to last."""
+    """A video as frames side by side, from first to last."""
 
     width, height, wide = 6.4, 0.85, True
 
@@ -100,14 +116,14 @@ class Video(Image):
         length = self.raw.shape[1]
         return np.linspace(0, length - 1, min(FRAMES, length)).round().astype(int)
 
-    def picture(self, sample: int) -> np.ndarray:
-        return strip([as_colours(frame) for frame in self.raw[sample, self.frames]], 1.0)
+    def pixels(self, sample: int) -> np.ndarray:
+        return side_by_side([to_rgb(frame) for frame in self.raw[sample, self.frames]], 1.0)
 
-    def lay(self, weights: np.ndarray) -> np.ndarray:
-        return strip(list(stretch(weights, self.raw.shape[1:4])[self.frames]), np.nan)
+    def to_pixels(self, weights: np.ndarray) -> np.ndarray:
+        return side_by_side(list(upsample(weights, self.raw.shape[1:4])[self.frames]), np.nan)
 
-    def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, most: float = 1.0) -> None:
-        super().draw(axes, sample, weights, most)
+    def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, vmax: float = 1.0) -> None:
+        super().draw(axes, sample, weights, vmax)
         side = self.raw.shape[3] + 2
         unit = "" if self.rate is None else " s"
         times = self.frames if self.rate is None else self.frames / self.rate
@@ -118,21 +134,20 @@ class Video(Image):
 
 
 class Series(View):
-    """A curve over one axis, such as the samples of a sound; maps are the background."""
+    """A curve over one axis, such as audio samples; maps are drawn as the background."""
 
-    width, height, wide, covers, colours = 3.2, 0.85, True, True, SHADE
+    width, height, wide, map_shows_sample, colours = 3.2, 0.85, True, True, BACKGROUND
 
-    def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, most: float = 1.0) -> None:
+    def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, vmax: float = 1.0) -> None:
         raw = self.raw[sample].reshape(len(self.raw[sample]), -1)
-        sound = raw.dtype == np.int16
-        curve = raw / 2**15 if sound else raw
+        audio = raw.dtype == np.int16
+        curve = raw / 2**15 if audio else raw
         end = len(curve) / self.rate if self.rate else len(curve)
-        reach = max(float(np.abs(curve).max()) * 1.08, 1e-3)
+        limit = max(float(np.abs(curve).max()) * 1.08, 1e-3)
         if weights is not None:
-            shown = weights.reshape(self.spec.elements, -1).mean(axis=1)
-            axes.imshow(
-                shown[None], cmap=SHADE, norm=shares(most), extent=(0, end, -reach, reach), aspect="auto", zorder=0
-            )
+            row = weights.reshape(self.spec.elements, -1).mean(axis=1)[None]
+            extent = (0, end, -limit, limit)
+            axes.imshow(row, cmap=BACKGROUND, norm=colour_norm(vmax), extent=extent, aspect="auto", zorder=0)
         few = len(curve) < 100
         axes.plot(
             (np.arange(len(curve)) + 0.5) * end / len(curve),
@@ -142,58 +157,58 @@ class Series(View):
             marker="o" if few else None,
             markersize=3,
         )
-        axes.set(xlim=(0, end), ylim=(-reach, reach), yticks=[] if sound else [-reach, 0, reach])
-        axes.set_xlabel("time in s" if self.rate else "sample" if sound else "element", labelpad=1)
-        axes.spines["left"].set_visible(not sound)
+        axes.set(xlim=(0, end), ylim=(-limit, limit), yticks=[] if audio else [-limit, 0, limit])
+        axes.set_xlabel("time in s" if self.rate else "sample" if audio else "element", labelpad=1)
+        axes.spines["left"].set_visible(not audio)
 
 
 class Text(View):
-    """Bytes as letters in lines; maps are behind them."""
+    """Bytes as lines of text; maps are drawn as the background."""
 
-    width, wide, covers, from_raw, colours = 6.6, True, True, False, SHADE
+    width, wide, map_shows_sample, raw_gradients, colours = 6.6, True, True, False, BACKGROUND
 
     def __init__(self, spec: ModalitySpec, raw: Tensor, values: Tensor, rate: float | None) -> None:
         super().__init__(spec, raw, values, rate)
         longest = max(1, int((self.raw >= 0).sum(axis=1).max()))
-        self.lines = min(LINES, -(-longest // LETTERS))
+        self.lines = min(LINES, -(-longest // LINE_LENGTH))
         self.height = 0.25 + 0.16 * self.lines
 
-    def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, most: float = 1.0) -> None:
-        room = self.lines * LETTERS
+    def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, vmax: float = 1.0) -> None:
+        capacity = self.lines * LINE_LENGTH
         text = self.raw[sample][self.raw[sample] >= 0].astype(np.uint8)
         if weights is not None:
-            cells = np.zeros(room)
-            cells[: min(room, len(weights))] = weights[:room]
-            shown = cells.reshape(self.lines, LETTERS)
-            axes.imshow(shown, cmap=SHADE, norm=shares(most), aspect="auto", interpolation="nearest")
-        for place, letter in letters(text.tobytes()[:room]):
-            line, column = divmod(place, LETTERS)
-            axes.text(column, line, letter, family="DejaVu Sans Mono", fontsize=6.5, ha="center", va="center")
-        axes.set(xlim=(-0.5, LETTERS - 0.5), ylim=(self.lines - 0.5, -0.5))
-        bare(axes)
+            cells = np.zeros(capacity)
+            cells[: min(capacity, len(weights))] = weights[:capacity]
+            lines = cells.reshape(self.lines, LINE_LENGTH)
+            axes.imshow(lines, cmap=BACKGROUND, norm=colour_norm(vmax), aspect="auto", interpolation="nearest")
+        for offset, character in characters(text.tobytes()[:capacity]):
+            line, column = divmod(offset, LINE_LENGTH)
+            axes.text(column, line, character, family="DejaVu Sans Mono", fontsize=6.5, ha="center", va="center")
+        axes.set(xlim=(-0.5, LINE_LENGTH - 0.5), ylim=(self.lines - 0.5, -0.5))
+        hide_axes(axes)
 
 
-class Points(View):
-    """A cloud in space; maps colour the points."""
+class PointCloud(View):
+    """A point cloud; maps colour the points."""
 
-    width, height, covers, colours, projection = 1.9, 1.7, True, DOTS, "3d"
-    upright = 2  # the axis that points up
+    width, height, map_shows_sample, colours, projection = 1.9, 1.7, True, POINTS, "3d"
+    upright = 2  # index of the vertical axis
 
-    def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, most: float = 1.0) -> None:
+    def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, vmax: float = 1.0) -> None:
         order = [(self.upright + 1) % 3, (self.upright + 2) % 3, self.upright]
         cloud = self.raw[sample].astype(np.float32)[:, order]
         middle = (cloud.max(axis=0) + cloud.min(axis=0)) / 2
-        reach = max(float(np.ptp(cloud, axis=0).max()) / 2, 1e-6)
-        cloud = (cloud - middle) / reach
+        radius = max(float(np.ptp(cloud, axis=0).max()) / 2, 1e-6)
+        cloud = (cloud - middle) / radius
         size = min(6.0, 2500 / len(cloud))
         if weights is None:
-            # what is near is darker
+            # nearer points are darker
             depth = cloud @ np.array([0.8, 0.8, 0.3])
             axes.scatter(*cloud.T, c=depth, cmap="Blues", vmin=-2.0, vmax=1.2, s=size, linewidths=0)
         else:
-            last = np.argsort(weights)  # what counts is drawn on top
-            colours = DOTS(shares(most)(weights[last]))
-            axes.scatter(*cloud[last].T, c=colours, s=1.6 * size, linewidths=0, depthshade=False)
+            ascending = np.argsort(weights)  # large weights on top
+            colours = POINTS(colour_norm(vmax)(weights[ascending]))
+            axes.scatter(*cloud[ascending].T, c=colours, s=1.6 * size, linewidths=0, depthshade=False)
         axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
         axes.set_box_aspect((1, 1, 1), zoom=1.2)
         axes.view_init(elev=18, azim=45)
@@ -201,7 +216,7 @@ class Points(View):
 
 
 def make_views(data: ByteArrayDataModule, compact: dict, inputs: dict[str, ByteArray]) -> dict[str, View]:
-    """A view of every modality of a batch. inputs: with their elements in the order of the grid."""
+    """Makes a view of every modality of a batch; the elements of `inputs` are in the order of the grid."""
     return {
         name: make_view(data, name, spec, compact[name], inputs[name].values)
         for name, spec in data.spec.modalities.items()
@@ -209,9 +224,9 @@ def make_views(data: ByteArrayDataModule, compact: dict, inputs: dict[str, ByteA
 
 
 def make_view(data: ByteArrayDataModule, name: str, spec: ModalitySpec, raw: Tensor, values: Tensor) -> View:
-    window = getattr(data, name, None)  # what was taken of a clip, if the data are clips
+    window = getattr(data, name, None)  # the AudioWindow or VideoWindow of clips
     if spec.grid is None and raw.dim() == 3 and raw.shape[2] == 3:
-        view = Points(spec, raw, values, None)
+        view = PointCloud(spec, raw, values, None)
         view.upright = getattr(data, "upright", 2)
         return view
     axes = 0 if spec.grid is None else len(spec.grid)
@@ -224,39 +239,39 @@ def make_view(data: ByteArrayDataModule, name: str, spec: ModalitySpec, raw: Ten
     return Series(spec, raw, values, getattr(window, "rate", None))
 
 
-def as_colours(pixels: np.ndarray) -> np.ndarray:
-    """Grey or coloured pixels, of bytes or in [0, 1], to (H, W, 3) in [0, 1]."""
+def to_rgb(pixels: np.ndarray) -> np.ndarray:
+    """Grey or RGB pixels, uint8 or in [0, 1], to (H, W, 3) in [0, 1]."""
     pixels = pixels / 255 if pixels.dtype == np.uint8 else pixels.clip(0, 1)
     pixels = pixels[..., None] if pixels.ndim == 2 else pixels
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3)) if pixels.shape[2] == 1 else pixels
 
 
-def shine(pixels: np.ndarray, weights: np.ndarray, most: float) -> np.ndarray:
-    """A picture (H, W, 3) in dimmed grey with weights (H, W) shining on it; where they are nan it stays."""
-    share = np.asarray(shares(most)(np.nan_to_num(weights)))[..., None]
+def overlay(pixels: np.ndarray, weights: np.ndarray, vmax: float) -> np.ndarray:
+    """Draws weights (H, W) over an image (H, W, 3) in dark grey. Pixels with NaN weights keep their colour."""
+    alpha = np.asarray(colour_norm(vmax)(np.nan_to_num(weights)))[..., None]
     grey = 0.08 + 0.5 * pixels.mean(axis=2, keepdims=True)
-    shone = grey * (1 - share) + SHINE(share[..., 0])[..., :3] * share
-    return np.where(np.isnan(weights)[..., None], pixels, shone)
+    blended = grey * (1 - alpha) + OVERLAY(alpha[..., 0])[..., :3] * alpha
+    return np.where(np.isnan(weights)[..., None], pixels, blended)
 
 
-def stretch(weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Weights of patches to weights of the cells in them."""
+def upsample(weights: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Repeats the weights of patches for every cell of the patch."""
     for axis, length in enumerate(shape):
         weights = np.repeat(weights, length // weights.shape[axis], axis=axis)
     return weights
 
 
-def strip(frames: list[np.ndarray], gap: float) -> np.ndarray:
-    """Frames (H, W, ...) side by side, two pixels between them."""
-    between = np.full((frames[0].shape[0], 2, *frames[0].shape[2:]), gap)
-    return np.concatenate([part for frame in frames for part in (frame, between)][:-1], axis=1)
+def side_by_side(frames: list[np.ndarray], fill: float) -> np.ndarray:
+    """Joins frames (H, W, ...) with a gap of two pixels between them."""
+    gap = np.full((frames[0].shape[0], 2, *frames[0].shape[2:]), fill)
+    return np.concatenate([part for frame in frames for part in (frame, gap)][:-1], axis=1)
 
 
-def letters(text: bytes) -> list[tuple[int, str]]:
-    """The letters of UTF-8, each with the place of its first byte; what is none, and line breaks, as marks."""
-    found, place = [], 0
-    for letter in text.decode("utf-8", errors="replace"):
-        shown = "↵" if letter == "\n" else letter if letter.isprintable() else "·"
-        found.append((place, shown))
-        place += 1 if letter == "\ufffd" else len(letter.encode())
+def characters(text: bytes) -> list[tuple[int, str]]:
+    """The characters of UTF-8 text with the offset of their first byte; symbols stand for what cannot be printed."""
+    found, offset = [], 0
+    for character in text.decode("utf-8", errors="replace"):
+        symbol = "↵" if character == "\n" else character if character.isprintable() else "·"
+        found.append((offset, symbol))
+        offset += 1 if character == "\ufffd" else len(character.encode())
     return found

@@ -15,7 +15,7 @@ from time import monotonic
 
 from datamodules import UserError
 
-from ..training.progress import clock
+from ..training.progress import format_duration
 
 SBATCH = Path("configs/slurm/run.sbatch")
 
@@ -113,7 +113,7 @@ def report(finished: Iterable[tuple[Work, int]], total: int) -> Iterator[tuple[W
     """A line for each that finishes, with the time left."""
     began = monotonic()
     for number, (work, status) in enumerate(finished, start=1):
-        left = clock((monotonic() - began) / number * (total - number))
+        left = format_duration((monotonic() - began) / number * (total - number))
         state = "done" if status == 0 else f"broke, see {work.log}"
         print(f"{number}/{total}  {work.name}: {state}, {left} left", flush=True)
         yield work, status

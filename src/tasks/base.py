@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import lightning as L
 import numpy as np
@@ -45,6 +45,8 @@ class Task(L.LightningModule, ABC):
         val_metrics, test_metrics: their `definition` says how they are computed.
         predictions: of the last test, for the run folder: COCO's results or arrays; None before.
         resumes_inside_epochs: whether a run may resume from the middle of an epoch.
+        drawn_as: how pictures of samples show predictions: as a caption, as bars, or as objects with boxes and masks.
+        explained: what `score_to_explain` is called in pictures.
     """
 
     tasks: tuple[str, ...]
@@ -53,6 +55,8 @@ class Task(L.LightningModule, ABC):
     test_metrics: Any
     predictions: list[dict] | dict[str, np.ndarray] | None = None
     resumes_inside_epochs = True
+    drawn_as: Literal["caption", "bars", "objects"] = "caption"
+    explained = "features"
 
     def __init__(
         self,
@@ -120,6 +124,25 @@ class Task(L.LightningModule, ABC):
         real = batch.weight.sum()
         mean = (losses * batch.weight).sum() / real.clamp(min=1)
         self.log(name, mean, batch_size=int(real), on_epoch=True, sync_dist=True)
+
+    def predict(self, batch: Batch) -> Any:
+        """Predictions for people to look at, one per example, on the CPU."""
+        return self(batch.inputs).cpu()
+
+    def caption(self, prediction: Any, target: Any, names: Sequence[str]) -> tuple[str, bool | None]:
+        """One line with an example's prediction and target, and whether it is right, where that is a question.
+
+        Args:
+            prediction: of `predict`.
+            target: as in the batch.
+            names: of the classes.
+        """
+        predicted, wanted = ([f"{value:.2f}" for value in values.flatten().tolist()] for values in (prediction, target))
+        return f"{', '.join(predicted)}, is {', '.join(wanted)}", None
+
+    def score_to_explain(self, inputs: dict[str, ByteArray]) -> Tensor:
+        """A score (B,) whose gradient shows what a prediction depends on: the squared norm of the mean features."""
+        return self.backbone(inputs).mean(dim=1).square().sum(dim=1)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self.evaluate(batch, "val", self.val_metrics)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
@@ -30,6 +31,7 @@ class Classification(Task):
     """
 
     tasks = ("single_label", "multi_label")
+    explained = "predicted score"
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class Classification(Task):
             self.set_metrics(SingleLabelMetrics, "top1")
         else:
             self.set_metrics(MultiLabelMetrics, "map")
+            self.drawn_as = "bars"
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
         """Class scores (B, classes), before softmax or sigmoid."""
@@ -60,6 +63,25 @@ class Classification(Task):
                 target = target.to(scores.dtype)
             return F.cross_entropy(scores, target, reduction="none", label_smoothing=self.label_smoothing)
         return F.binary_cross_entropy_with_logits(scores, target.to(scores.dtype), reduction="none").mean(dim=1)
+
+    def predict(self, batch: Batch) -> Tensor:
+        """Probabilities (B, classes)."""
+        scores = self(batch.inputs)
+        return (scores.softmax(dim=1) if self.data_spec.task == "single_label" else scores.sigmoid()).cpu()
+
+    def caption(self, prediction: Tensor, target: Tensor, names: Sequence[str]) -> tuple[str, bool | None]:
+        if self.data_spec.task == "multi_label":
+            labels = [name for name, value in zip(names, target.tolist(), strict=True) if value]
+            return " + ".join(labels) or "no label", None
+        probability, predicted = prediction.max(dim=0)
+        text = f"{names[int(predicted)]} {probability:.0%}"
+        return (text, True) if predicted == target else (f"{text}, is {names[int(target)]}", False)
+
+    def score_to_explain(self, inputs: dict[str, ByteArray]) -> Tensor:
+        """The score of the predicted class, or the sum over the predicted labels."""
+        scores = self(inputs)
+        multi_label = self.data_spec.task == "multi_label"
+        return torch.where(multi_label & (scores > 0).any(dim=1), scores.relu().sum(dim=1), scores.amax(dim=1))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         return self.mean_loss(self.loss(self(batch.inputs), batch.target), batch)

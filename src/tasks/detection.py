@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from ..optim import Schedule
 from .base import Task
 
 BOX_CELLS, MASK_CELLS = 7, 14  # sides of what the heads see of a region
+CONFIDENT = 0.5  # score of objects that are drawn
 DETECTIONS = 100  # of an image that are kept, as many as COCO counts
 
 
@@ -47,6 +48,8 @@ class Detection(Task):
     """
 
     tasks = ("detection",)
+    drawn_as = "objects"
+    explained = "highest object score"
 
     def __init__(
         self,
@@ -112,6 +115,23 @@ class Detection(Task):
         found, losses = detector.roi_heads(features, proposals, images.image_sizes, targets)
         return found, {**losses, **proposal_losses}
 
+    def predict(self, batch: Batch) -> list[dict[str, Tensor]]:
+        """The objects in each image with a score of at least 0.5, in input pixels: boxes, labels from 0, scores, masks."""
+        found, _ = self.detect(self(batch.inputs))
+        return [confident(each, self.side) for each in found]
+
+    def caption(
+        self, prediction: dict[str, Tensor], target: dict[str, Tensor], names: Sequence[str]
+    ) -> tuple[str, None]:
+        return f"{len(target['boxes'])} annotated, {len(prediction['boxes'])} found", None
+
+    def score_to_explain(self, inputs: dict[str, ByteArray]) -> Tensor:
+        """The highest score of an object in each image, 0 without any."""
+        features = self(inputs)
+        found, _ = self.detect(features)
+        zero = features["0"].sum() * 0
+        return torch.stack([each["scores"].max() if len(each["scores"]) else zero for each in found])
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         real = batch.weight > 0  # at least one: the loader refuses a batch without
         features = {name: found[real] for name, found in self(batch.inputs).items()}
@@ -141,6 +161,18 @@ class Detection(Task):
             heads.box_head(maps.new_empty(detector.rpn.post_nms_top_n(), maps.shape[1], BOX_CELLS, BOX_CELLS))
         )
         heads.mask_predictor(heads.mask_head(maps.new_empty(DETECTIONS, maps.shape[1], MASK_CELLS, MASK_CELLS)))
+
+
+def confident(found: dict[str, Tensor], side: Sequence[int]) -> dict[str, Tensor]:
+    """The objects of an image scoring at least CONFIDENT: labels from 0, masks of the input size, on the CPU."""
+    keep = found["scores"] >= CONFIDENT
+    boxes, masks = found["boxes"][keep].float(), found["masks"][keep].float()
+    return {
+        "boxes": boxes.cpu(),
+        "labels": found["labels"][keep].cpu() - 1,
+        "scores": found["scores"][keep].float().cpu(),
+        "masks": (paste_masks_in_image(masks, boxes, (side[0], side[1]))[:, 0] > 0.5).cpu(),
+    }
 
 
 def to_learn(target: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from datamodules import Batch, ByteArray, DataSpec, UserError
 
 from ..backbones.base import Backbone
 from ..runs.folder import load_checkpoint
+from .base import Task
 from .classification import Classification
 from .linear_maps import solve_maps, train_maps
 
@@ -35,6 +36,8 @@ class LinearProbe(Classification):
     penalties: of the closed form, which minimises the squared error, summed over the examples, plus penalty times squared
         weights.
     """
+
+    explained = "features"
 
     def __init__(
         self,
@@ -98,6 +101,9 @@ class LinearProbe(Classification):
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
         """Class scores (B, classes) of the trained map."""
         return self.head(self.features(inputs))
+
+    def score_to_explain(self, inputs: dict[str, ByteArray]) -> Tensor:
+        return Task.score_to_explain(self, inputs)  # the maps pass no gradient
 
     def gather(self, batch: Batch) -> None:
         self.gathered.append((self.features(batch.inputs), replace(batch, inputs={})))

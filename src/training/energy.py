@@ -1,7 +1,7 @@
-"""Energy that a run's training took, as far as the hardware counts it: NVML for GPUs, RAPL for Intel's and AMD's CPUs.
+"""Energy used in training, measured with NVML on GPUs and with RAPL on Intel and AMD CPUs.
 
-All that the counted devices used in that time, whatever else ran on them. One machine's; None where nothing counts, or
-Linux lets only root read it.
+Counts everything that the devices used in that time, including other processes. Single machine only. None if the hardware
+has no counters, or if only root may read them.
 """
 
 from __future__ import annotations
@@ -15,11 +15,15 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 POWERCAP = Path("/sys/class/powercap")
-READ_EVERY_SECONDS = 10.0  # RAPL's counters begin anew after some minutes at full load
+READ_EVERY_SECONDS = 10.0  # RAPL counters wrap around after a few minutes at full load
 
 
 class RaplZone:
-    """One counter of Linux's powercap tree, in microjoules; it begins anew at its range."""
+    """A RAPL counter in Linux's powercap tree, in microjoules; it wraps around at its range.
+
+    Args:
+        folder: folder of the zone, such as /sys/class/powercap/intel-rapl:0.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "energy_uj"
@@ -30,18 +34,22 @@ class RaplZone:
         return int(self.file.read_text())
 
     def used(self) -> float:
-        """Joules since the last call; read it more often than the counter begins anew."""
+        """Joules since the last call, which must be less than one wrap-around ago."""
         now = self.read()
         used, self.last = (now - self.last) % (self.range + 1), now
         return used / 1e6
 
 
 class Gpu:
-    """NVML's counter of a GPU, in millijoules since the driver was loaded (Volta and later)."""
+    """The NVML energy counter of a GPU, in millijoules since the driver was loaded (Volta and later).
+
+    Args:
+        device: CUDA index of the GPU.
+    """
 
     def __init__(self, device: int) -> None:
         pynvml.nvmlInit()
-        # CUDA's numbers are not NVML's
+        # CUDA and NVML number the GPUs differently
         self.handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties(device).uuid}")
         self.last = self.read()
 
@@ -56,20 +64,21 @@ class Gpu:
 
 
 def rapl_zones(folder: Path = POWERCAP) -> list[RaplZone]:
-    """The CPU packages and their DRAM; cores and graphics are inside packages, `psys` is around them."""
+    """The zones of CPU packages and their DRAM. Other zones overlap: cores and graphics are part of packages, `psys`
+    includes them."""
     zones = []
-    for zone in sorted(folder.glob("intel-rapl:*")):  # AMD's too
+    for zone in sorted(folder.glob("intel-rapl:*")):  # the name for AMD as well
         try:
             name = (zone / "name").read_text().strip()
             if name.startswith("package") or name == "dram":
                 zones.append(RaplZone(zone))
-        except (OSError, ValueError):  # not for this user, or no counter
+        except (OSError, ValueError):  # no permission, or no counter
             continue
     return zones
 
 
 def gpus(devices: list[int]) -> list[Gpu]:
-    """Those of CUDA's devices that count their energy."""
+    """The counters of those CUDA devices that have one."""
     found = []
     for device in devices:
         try:
@@ -80,14 +89,20 @@ def gpus(devices: list[int]) -> list[Gpu]:
 
 
 class Energy(Callback):
-    """Adds up what training takes, validation included, over all parts of a run. `joules`: by CPU and GPU, as far as they
-    count."""
+    """Adds up the energy of training, including validation, over all parts of a resumed run.
+
+    Args:
+        powercap: root of Linux's powercap tree.
+
+    Attributes:
+        joules: energy of CPU and GPU, as far as they have counters.
+    """
 
     def __init__(self, powercap: Path = POWERCAP) -> None:
         self.powercap = powercap
         self.counters: dict[str, list] = {}
         self.joules: dict[str, float] = {}
-        self.goes_on = False
+        self.resumed = False
         self._read_at = 0.0
 
     @property
@@ -99,13 +114,13 @@ class Energy(Callback):
         return {"joules": dict(self.joules)}
 
     def load_state_dict(self, state_dict: dict) -> None:
-        self.joules, self.goes_on = dict(state_dict["joules"]), True
+        self.joules, self.resumed = dict(state_dict["joules"]), True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         devices = trainer.device_ids if trainer.strategy.root_device.type == "cuda" else []
         found = {"CPU": rapl_zones(self.powercap), "GPU": gpus(devices)} if trainer.num_nodes == 1 else {}
-        # what some parts of a run did not count is not known of the whole
-        counted = {name for name, counters in found.items() if counters and (name in self.joules or not self.goes_on)}
+        # a total is only known if every part of the run was counted
+        counted = {name for name, counters in found.items() if counters and (name in self.joules or not self.resumed)}
         self.counters = {name: found[name] for name in counted}
         self.joules = {name: self.joules.get(name, 0.0) for name in sorted(counted)}
         self._read_at = monotonic()
@@ -122,7 +137,7 @@ class Energy(Callback):
         self.counters = {}
 
     def read(self) -> None:
-        """Add what was used since the last reading."""
+        """Adds the energy used since the last reading."""
         self._read_at = monotonic()
         for name, counters in self.counters.items():
             self.joules[name] = self.joules.get(name, 0.0) + sum(counter.used() for counter in counters)

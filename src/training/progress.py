@@ -1,4 +1,4 @@
-"""Lightning callbacks of every run: progress that a person can read, training speed."""
+"""Callbacks of every run: training throughput and progress display."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from rich.progress import BarColumn, Progress, TextColumn
 from datamodules.core.order import rank_and_world
 from datamodules.core.progress import LOG_EVERY_SECONDS
 
-WARMUP_STEPS = 3  # not timed: first steps allocate, compile and fill caches
+WARMUP_STEPS = 3  # not timed: the first steps allocate memory, compile and fill caches
 
 
 class Throughput(Callback):
-    """Training samples per second on all ranks together, data loading included, validation and first steps not."""
+    """Measures training samples per second over all ranks, with data loading, without validation and the first steps."""
 
     def __init__(self) -> None:
         self.samples, self.seconds, self.steps = 0, 0.0, 0
-        self.wall_before = 0.0  # seconds that earlier parts of the run took
-        self._since = self._began = perf_counter()
+        self.previous_wall_time = 0.0  # seconds, of the earlier parts of a resumed run
+        self._step_start = self._start = perf_counter()
 
     @property
     def wall_time(self) -> float:
-        """Seconds that the run has taken, without those between its parts."""
-        return self.wall_before + perf_counter() - self._began
+        """Seconds that the run has taken, without the time between its parts."""
+        return self.previous_wall_time + perf_counter() - self._start
 
     def state_dict(self) -> dict:
         return {"samples": self.samples, "seconds": self.seconds, "wall_time": self.wall_time}
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.samples, self.seconds = state_dict["samples"], state_dict["seconds"]
-        self.wall_before = state_dict["wall_time"]
+        self.previous_wall_time = state_dict["wall_time"]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._since = perf_counter()
+        self._step_start = perf_counter()
 
     on_validation_end = on_train_epoch_start
 
@@ -45,8 +45,8 @@ class Throughput(Callback):
         self.steps += 1
         if self.steps > WARMUP_STEPS:
             self.samples += len(batch.keys) * rank_and_world()[1]
-            self.seconds += now - self._since
-        self._since = now
+            self.seconds += now - self._step_start
+        self._step_start = now
 
     @property
     def samples_per_second(self) -> float | None:
@@ -54,7 +54,7 @@ class Throughput(Callback):
 
 
 class RunProgress(ProgressBar):
-    """One bar for the whole run on a terminal, a line now and then in a log: loss, metric, samples/s, time left."""
+    """Shows epoch, loss, metric, samples/s and time left: a single bar on a terminal, occasional lines in a log file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,12 +72,12 @@ class RunProgress(ProgressBar):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.total = int(trainer.estimated_stepping_batches)
-        self.first = trainer.global_step
-        self.began = self.last_line = monotonic()
+        self.first_step = trainer.global_step
+        self.start_time = self.last_line = monotonic()
         if self.live and self.enabled:
             columns = (BarColumn(), TextColumn("{task.percentage:3.0f}%"), TextColumn("{task.description}"))
             self.bar = Progress(*columns, console=self.console)
-            self.task = self.bar.add_task("", total=self.total, completed=self.first)
+            self.task = self.bar.add_task("", total=self.total, completed=self.first_step)
             self.bar.start()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
@@ -92,10 +92,10 @@ class RunProgress(ProgressBar):
             self.console.print(f"{100 * step // self.total:3d}%  {self.line(trainer, now)}", highlight=False)
 
     def line(self, trainer, now: float) -> str:
-        """Epoch, step, loss, last validation, speed and time left."""
+        """A line with epoch, step, loss, last validation, speed and time left."""
         step = trainer.global_step
-        left = (now - self.began) / max(1, step - self.first) * (self.total - step)
-        loss = trainer.callback_metrics.get("train/loss")  # a probe has none while it gathers features
+        left = (now - self.start_time) / max(1, step - self.first_step) * (self.total - step)
+        loss = trainer.callback_metrics.get("train/loss")  # a probe logs none while it collects features
         throughput = next((c for c in trainer.callbacks if isinstance(c, Throughput)), None)
         speed = throughput.samples_per_second if throughput else None
         parts = [
@@ -104,7 +104,7 @@ class RunProgress(ProgressBar):
             "" if loss is None else f"loss {float(loss):.4f}",
             self.validated,
             f"{speed:,.0f} samples/s" if speed else "",
-            f"{clock(left)} left",
+            f"{format_duration(left)} left",
         ]
         return "  ".join(part for part in parts if part)
 
@@ -123,8 +123,8 @@ class RunProgress(ProgressBar):
     on_exception = lambda self, trainer, pl_module, exception: self.on_train_end(trainer, pl_module)  # noqa: E731
 
 
-def clock(seconds: float) -> str:
-    """1:02:03 or 2:03."""
+def format_duration(seconds: float) -> str:
+    """Formats seconds as 2:03 or 1:02:03."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

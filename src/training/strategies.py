@@ -1,8 +1,7 @@
-"""How a model is spread over ranks: `ddp` copies it, `fsdp` shards it (torch's fully_shard). Both train alike, whatever the
-number of ranks, and each loads the other's checkpoints.
+"""Distributed strategies: `ddp` replicates the model, `fsdp` shards it (torch's fully_shard).
 
-A step's loss is the mean over the samples of all ranks, and batch normalisation takes its statistics from all of them
-(batch_norm.py), so that the same global batch gives the same step on 1, 2 or 64 ranks.
+The loss is the mean over the samples of all ranks, and batch normalisation uses statistics over all ranks (batch_norm.py),
+so the same global batch gives the same step on 1, 2 or 64 ranks, with either strategy. Checkpoints are interchangeable.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from torch.distributed.fsdp import fully_shard
 
 from datamodules.core.order import rank_and_world
 
-# A rank that waits longer for the others ends with a message; loading, checkpoints and metrics take less
+# A rank that waits longer for the others fails; data loading, checkpoints and metrics take less
 TIMEOUT = timedelta(seconds=float(os.environ.get("BYTEBENCH_TIMEOUT", "600")))
 
 
 class FullyShard(ModelParallelStrategy):
-    """Every rank holds a share of parameters, gradients and optimizer state. Checkpoints are whole, in one file."""
+    """Shards parameters, gradients and optimizer state over all ranks. Checkpoints are full, in a single file."""
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False, timeout=TIMEOUT)
@@ -35,16 +34,16 @@ class FullyShard(ModelParallelStrategy):
 
 
 def make_strategy(name: str) -> Strategy | str:
-    """The strategy that a config names; Lightning's own where it is neither `ddp` nor `fsdp`."""
+    """Returns the strategy for a config's name: ours for `ddp` and `fsdp`, otherwise the name, for Lightning to resolve."""
     if name == "ddp":
-        # statistics of batch normalisation are equal on all ranks as they are
+        # the statistics of batch normalisation are equal on all ranks already
         return DDPStrategy(timeout=TIMEOUT, broadcast_buffers=False, gradient_as_bucket_view=True)
     return FullyShard() if name == "fsdp" else name
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Shard the blocks of a model's backbone one by one, and what is left of it at the end. A block's parameters are
-    whole only while it computes."""
+    """Shards each block of the backbone, then the rest of the model. The parameters of a block are gathered only while it
+    runs. Does nothing if the model is sharded already."""
     if isinstance(model, torch.distributed.fsdp.FSDPModule):
         return
     ranks = mesh["data_parallel"]
@@ -54,13 +53,21 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
 
 
 def mean_over_ranks(losses: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss to go back from, and its value, from losses and weights (B,) of this rank's samples: the weighted mean over
-    the samples of all ranks. The first is scaled so that the mean of all ranks' gradients is the gradient of the second."""
+    """The weighted mean loss over the samples of all ranks.
+
+    Args:
+        losses: (B,), the losses of this rank's samples.
+        weight: (B,), their weights.
+
+    Returns:
+        The loss to call `backward` on, scaled so that averaging the gradients over ranks gives the gradient of the mean;
+        and the mean itself.
+    """
     total = (losses * weight).sum()
     sums = torch.stack([total.detach(), weight.sum().to(total.dtype)])
     world = rank_and_world()[1]
     if world > 1:
         dist.all_reduce(sums)
-    real = sums[1].clamp(min=1)
-    # where one rank's loss is not a number, that of all is, and all stop at the same step
-    return total * (world / real) + 0 * sums[0], sums[0] / real
+    total_weight = sums[1].clamp(min=1)
+    # the second term makes a NaN on one rank a NaN on all, so that all stop at the same step
+    return total * (world / total_weight) + 0 * sums[0], sums[0] / total_weight

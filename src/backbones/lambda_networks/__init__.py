@@ -1,4 +1,4 @@
-"""The lambda layer and the networks made of it."""
+"""The lambda layer and networks built from it (LambdaNetworks)."""
 
 from .lambda_layer import LambdaLayer
 from .lambda_net import LambdaNet

@@ -9,21 +9,29 @@ from torch import Tensor, nn
 
 from datamodules import UserError
 
-from .position_lambda import read_positions
+from .position_lambda import apply_position_lambdas
 
 
 class LambdaLayer(nn.Module):
-    """Every query applies a small linear map, its lambda, that summarises the context and where it stands relative to
-    the query (section 2). Queries and context lie on grids of any number of axes, or are sets.
+    """Transforms each query by a linear map, its lambda, that summarises the context (section 2).
 
-    dim, dim_out: channels in and out; dim_out divides by heads.
-    key_depth: k, depth of queries and keys. heads: h. intra_depth: u.
-    grid: the largest grid, such as (28, 28), whose relative positions are learned; any grid up to it is taken.
-    scope: r, such as (23, 23), odd: positions are learned up to (r - 1) / 2 away and what is farther is seen by its content
-        alone; any grid is taken (lambda convolution, section 3.2).
-    Neither grid nor scope: content only, for sets.
-    context_dim: channels of a separate context; dim if left out.
-    embeddings: another layer's, to share them within a stage (table 4).
+    The lambda depends on the content of the context and on its position relative to the query. Queries and context lie
+    on grids with any number of axes, or are sets. With neither `grid` nor `scope` the layer uses content only.
+
+    Args:
+        dim: input channels.
+        dim_out: output channels, divisible by `heads`.
+        key_depth: k, depth of queries and keys.
+        heads: h, number of query heads.
+        intra_depth: u, intra-depth of keys and values.
+        grid: the largest grid, such as (28, 28). Embeddings for all its relative positions are learned; smaller grids work.
+        scope: r, such as (23, 23), odd. Embeddings are learned up to (r - 1) / 2 away; beyond, only content counts. Works
+            on grids of any size (lambda convolution, section 3.2).
+        context_dim: channels of a separate context. Default: `dim`.
+        embeddings: the embeddings of another layer, to share them within a stage (table 4).
+
+    Raises:
+        UserError: the options contradict each other.
     """
 
     def __init__(
@@ -40,13 +48,15 @@ class LambdaLayer(nn.Module):
     ) -> None:
         super().__init__()
         if dim_out % heads:
-            raise UserError(f"dim_out {dim_out} does not divide by heads {heads}: change one")
+            raise UserError(
+                f"LambdaLayer got dim_out {dim_out}, which is not divisible by heads {heads}: change one of them"
+            )
         if grid is not None and scope is not None:
             raise UserError(
-                f"LambdaLayer got grid {grid} and scope {scope}: give grid for a global layer, scope for a local"
+                f"LambdaLayer got both grid {grid} and scope {scope}: pass grid for a global layer or scope for a local one"
             )
         if scope is not None and any(r % 2 == 0 for r in scope):
-            raise UserError(f"LambdaLayer's scope {tuple(scope)} has no middle: give odd numbers")
+            raise UserError(f"LambdaLayer got the even scope {tuple(scope)}: pass odd numbers")
         context_dim = dim if context_dim is None else context_dim
         k, h, u, v = key_depth, heads, intra_depth, dim_out // heads
         self.key_depth, self.heads, self.intra_depth, self.value_depth = k, h, u, v
@@ -59,19 +69,28 @@ class LambdaLayer(nn.Module):
         table = [2 * length - 1 for length in grid] if grid is not None else scope
         if embeddings is not None and (table is None or embeddings.shape != (k, u, *table)):
             raise UserError(
-                f"shared embeddings are {tuple(embeddings.shape)}, this layer needs {(k, u, *(table or ()))}"
+                f"LambdaLayer got embeddings of shape {tuple(embeddings.shape)} but needs {(k, u, *(table or ()))}: "
+                "share embeddings between layers with the same options"
             )
         if table is None:
             self.register_parameter("embeddings", None)
         else:
-            # E: one per relative position, key minus query
+            # E in the paper: one embedding per relative position, key minus query
             self.embeddings = nn.Parameter(torch.randn(k, u, *table)) if embeddings is None else embeddings
 
     def forward(self, queries: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """queries (B, dim, *grid) to (B, dim_out, *grid).
+        """Applies the layer.
 
-        context: (B, context_dim, *its grid), what is summarised; the queries themselves if left out.
-        mask: (B, *context's grid), True where a context element is real.
+        Args:
+            queries: (B, dim, *grid).
+            context: (B, context_dim, *context_grid), the elements to summarise. Default: the queries.
+            mask: (B, *context_grid), True for real elements of the context.
+
+        Returns:
+            (B, dim_out, *grid).
+
+        Raises:
+            UserError: a grid is larger than the one that the layer was built for.
         """
         h, k, u, v = self.heads, self.key_depth, self.intra_depth, self.value_depth
         grid, context_grid = queries.shape[2:], (queries if context is None else context).shape[2:]
@@ -85,7 +104,7 @@ class LambdaLayer(nn.Module):
         q, values = self.norm_queries(q), self.norm_values(values)
         if mask is not None:
             real = mask.flatten(1)[:, None]
-            keys = keys.masked_fill(~real, torch.finfo(keys.dtype).min)  # finite: a context may be masked whole
+            keys = keys.masked_fill(~real, torch.finfo(keys.dtype).min)  # finite, since a whole context may be masked
             values = values * real
         # float32 at least: half precision cannot hold the small weights of a long softmax
         keys = keys.softmax(dim=-1, dtype=torch.promote_types(keys.dtype, torch.float32)).to(values.dtype)
@@ -95,7 +114,7 @@ class LambdaLayer(nn.Module):
         y = torch.matmul(content.transpose(1, 2)[:, None], q)  # (B, h, v, n)
         if self.embeddings is not None:
             table = self.embeddings.to(q.dtype)
-            positions = read_positions(q.unflatten(-1, grid), table, values.unflatten(-1, context_grid))
+            positions = apply_position_lambdas(q.unflatten(-1, grid), table, values.unflatten(-1, context_grid))
             y += positions.flatten(3)
         return y.reshape(len(y), h * v, *grid)
 
@@ -103,13 +122,13 @@ class LambdaLayer(nn.Module):
         if self.embeddings is None:
             return
         axes = self.embeddings.dim() - 2
-        most = self.grid or (float("inf"),) * axes
+        largest = self.grid or (float("inf"),) * axes
         for found in (grid, context_grid):
-            if len(found) != axes or any(length > limit for length, limit in zip(found, most, strict=True)):
-                learned = f"positions up to grid {self.grid}" if self.grid else f"positions along {axes} axes"
-                raise UserError(f"LambdaLayer learned {learned}, got {found}: build it with that grid")
+            if len(found) != axes or any(length > limit for length, limit in zip(found, largest, strict=True)):
+                expected = f"grids up to {self.grid}" if self.grid else f"grids with {axes} axes"
+                raise UserError(f"LambdaLayer was built for {expected} but got {found}: build it for that grid")
 
 
 def project(weight: Tensor, x: Tensor) -> Tensor:
-    """weight (O, C) on the channels of x (B, C, *grid): (B, O, n)."""
+    """Multiplies the channels of x (B, C, *grid) by the weight (O, C): (B, O, n)."""
     return torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2))

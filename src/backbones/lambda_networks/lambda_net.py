@@ -1,4 +1,4 @@
-"""Lambda layers on any modality: one tower per modality, features joined."""
+"""LambdaNet: lambda layers on any modality, one tower for each."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from .lambda_layer import LambdaLayer
 
 
 class LambdaBlock(nn.Module):
-    """A ResNet bottleneck with a lambda layer where the 3x3 convolution stood, then average pooling where it strides
-    (LambdaNetworks, section 4)."""
+    """A ResNet bottleneck with a lambda layer in place of the 3x3 convolution (LambdaNetworks, section 4).
+
+    A stride is an average pool after the lambda layer.
+    """
 
     def __init__(
         self,
@@ -39,12 +41,12 @@ class LambdaBlock(nn.Module):
         else:
             self.mix = LambdaLayer(width, width, key_depth, heads, grid=grid)
         last = nn.BatchNorm1d(dim_out)
-        nn.init.zeros_(last.weight)  # a new block is the identity
+        nn.init.zeros_(last.weight)  # the block starts as the identity
         self.widen = nn.Sequential(nn.BatchNorm1d(width), nn.ReLU(), nn.Conv1d(width, dim_out, 1, bias=False), last)
         self.shortcut = nn.Identity() if dim == dim_out else nn.Conv1d(dim, dim_out, 1, bias=False)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """(B, dim, *grid) and its mask (B, *grid) to (B, dim_out, *grid / stride) and its mask."""
+        """Maps (B, dim, *grid) and its mask (B, *grid) to (B, dim_out, *grid / stride) and the mask of that grid."""
         y = on_elements(self.narrow, x)
         y = pool(self.mix(y, mask=mask), self.stride)
         if mask is not None:
@@ -53,12 +55,12 @@ class LambdaBlock(nn.Module):
 
 
 def on_elements(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a layer for (B, C, M) to (B, C, *grid)."""
+    """Applies a layer for inputs (B, C, M) to (B, C, *grid)."""
     return layer(x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 def pool(x: Tensor, stride: int) -> Tensor:
-    """Average over blocks of `stride` cells along every axis, borders counted by what they hold."""
+    """Averages blocks of `stride` cells along every axis; blocks at the border average the cells they have."""
     if stride == 1:
         return x
     pools = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
@@ -67,12 +69,16 @@ def pool(x: Tensor, stride: int) -> Tensor:
 
 
 class LambdaNet(Backbone):
-    """One tower of lambda blocks per modality: 1-D on sound, 2-D on images, 3-D on video, content-only on sets.
+    """One tower of lambda blocks per modality: 1-D on audio, 2-D on images, 3-D on video, content only on sets.
 
-    patch: cells along each axis that are merged into one before the first block, for each modality; 1 if left out.
-    widths: channels of each stage; the grid is halved between stages.
-    blocks_per_stage, key_depth, heads: of the lambda blocks.
-    scope: cells along each axis, an odd number, whose places a query knows; all if left out. Sets have no places.
+    Args:
+        data_spec: spec of the data, any number of modalities.
+        patch: for each modality, the number of cells along each axis to merge before the first block. Default: 1.
+        widths: channels of each stage; the grid is halved between stages.
+        blocks_per_stage: lambda blocks in each stage.
+        key_depth: k of the lambda layers.
+        heads: h of the lambda layers.
+        scope: r of the lambda layers along every axis, odd. Default: global. Ignored on sets.
     """
 
     def __init__(
@@ -96,22 +102,22 @@ class LambdaNet(Backbone):
         )
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
-        """Byte arrays to the features of all towers, each averaged over its elements: (B, modalities, D)."""
+        """Returns the features of all towers, each averaged over its elements: (B, modalities, D)."""
         return torch.stack([tower(inputs[name]) for name, tower in self.towers.items()], dim=1)
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """What is sharded one by one."""
+        """The modules that FSDP shards individually: the blocks of all towers."""
         towers: Any = self.towers.values()
         return [block for tower in towers for block in tower.blocks]
 
     def receptive_field(self) -> int:
-        """Elements that the first lambda layer's units can see: all of their modality's; of all modalities together."""
+        """Receptive field of the first lambda layers: all elements of their modality, summed over modalities."""
         return self.elements
 
 
 class Tower(nn.Module):
-    """Lambda blocks on one modality, its elements averaged: (B, D)."""
+    """Lambda blocks on one modality, followed by the mean over its elements: (B, D)."""
 
     def __init__(
         self,
@@ -145,7 +151,10 @@ class Tower(nn.Module):
     def forward(self, byte_array: ByteArray) -> Tensor:
         x, mask = byte_array.concat().transpose(1, 2), byte_array.mask
         if byte_array.grid != self.grid:
-            raise UserError(f"LambdaNet was built for grid {self.grid}, the batch has {byte_array.grid}")
+            raise UserError(
+                f"LambdaNet was built for grid {self.grid} but the batch has grid {byte_array.grid}: "
+                "build it with the spec of these data"
+            )
         if self.grid is not None:
             x = merge_cells(x.unflatten(2, self.grid), self.patch)
             if mask is not None:
@@ -160,12 +169,12 @@ class Tower(nn.Module):
 
 
 def merge_cells(x: Tensor, patch: int) -> Tensor:
-    """(B, C, *grid) to (B, C * patch^d, *grid / patch), zeros where the grid does not divide."""
+    """(B, C, *grid) to (B, C * patch^d, *grid / patch), zero-padded where the grid is not divisible."""
     if patch == 1:
         return x
     b, c, *grid = x.shape
-    missing = [-length % patch for length in grid]
-    x = F.pad(x, [side for gap in reversed(missing) for side in (0, gap)])
+    padding = [-length % patch for length in grid]
+    x = F.pad(x, [side for after in reversed(padding) for side in (0, after)])
     split = [n for length in x.shape[2:] for n in (length // patch, patch)]
     axes = len(grid)
     x = x.reshape(b, c, *split).permute(0, 1, *range(3, 3 + 2 * axes, 2), *range(2, 2 + 2 * axes, 2))

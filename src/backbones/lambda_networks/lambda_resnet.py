@@ -1,6 +1,8 @@
-"""ResNets with lambda layers where the 3x3 convolutions stood (LambdaNetworks, section 4)."""
+"""ResNets with lambda layers in place of 3x3 convolutions (LambdaNetworks, section 4)."""
 
 from __future__ import annotations
+
+from math import ceil
 
 from timm.layers import DropPath, SqueezeExcite
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch.nn import functional as F
 from datamodules import ByteArray, DataSpec, UserError
 
 from ..base import Backbone
-from ..baselines import RESNET_STEM_PIXELS, one_image, unflatten
+from ..baselines import RESNET_STEM_PIXELS, one_image, to_image
 from .lambda_layer import LambdaLayer
 
 BLOCKS = {
@@ -25,18 +27,27 @@ BLOCKS = {
 
 
 class LambdaResNet(Backbone):
-    """A ResNet of bottlenecks whose stages use lambda layers or convolutions, on one modality with a 2-D grid.
+    """A bottleneck ResNet with lambda layers, 3x3 convolutions or both, on one modality with a 2-D grid.
 
-    depth: 26, 50, 101, 152, 200, 270, 350 or 420 (appendix; 26 as in timm).
-    stages: what each of the four stages uses, `L` a lambda layer, `C` a 3x3 convolution: LLLL, CCLL, CCCC, ...
-    c4_lambdas: lambda layers among the blocks of the third stage, evenly spread, the rest being convolutions; all if left
-        out. LambdaResNets proper are CCLC with 1 (50), 3 (101), 6 (152 to 350) or 8 (420), and squeeze_excite.
-    squeeze_excite: after the blocks with a convolution.
-    scope: r of the lambda layers, odd; None for global, with positions learned up to the data's grid.
-    key_depth, heads, intra_depth: k, h and u of the lambda layers.
-    share_embeddings: one table of relative positions for all lambda layers of a stage (table 4).
-    stochastic_depth: share of examples that skip the last block while training; rises linearly from 0 over the blocks.
-    positions: give the positional features to the network as further channels.
+    The paper's LambdaResNets have stages CCLC, squeeze_excite, and c4_lambdas 1 (depth 50), 3 (101), 6 (152 to 350) or
+    8 (420).
+
+    Args:
+        data_spec: spec of the data, a single modality on a 2-D grid.
+        depth: 26, 50, 101, 152, 200, 270, 350 or 420 (appendix; 26 as in timm).
+        stages: a letter for each of the four stages, L for lambda layers, C for 3x3 convolutions, such as CCLL.
+        c4_lambdas: number of lambda layers in the third stage, evenly spread among convolutions. Default: all.
+        squeeze_excite: add squeeze-and-excitation to the blocks with a convolution.
+        scope: r of the lambda layers, odd; None for global layers, with embeddings up to the grid of the data.
+        key_depth: k of the lambda layers.
+        heads: h of the lambda layers.
+        intra_depth: u of the lambda layers.
+        share_embeddings: share the embeddings among the lambda layers of a stage (table 4).
+        stochastic_depth: probability of dropping the last block in training; it grows linearly from 0 over the blocks.
+        positions: append the positional features to the input channels.
+
+    Raises:
+        UserError: the data are not a single 2-D grid, or depth, stages or c4_lambdas are invalid.
     """
 
     def __init__(
@@ -57,15 +68,15 @@ class LambdaResNet(Backbone):
         super().__init__()
         self.modality, spec = one_image("LambdaResNet", data_spec)
         if depth not in BLOCKS:
-            raise UserError(f"LambdaResNet has no depth {depth}: choose one of {', '.join(map(str, BLOCKS))}")
+            raise UserError(f"LambdaResNet has no depth {depth}: choose from {', '.join(map(str, BLOCKS))}")
         if len(stages) != 4 or set(stages) - set("CL"):
             raise UserError(
-                f"stages {stages!r} should be four letters, each L (lambda) or C (convolution), such as CCLL"
+                f"LambdaResNet got stages {stages!r}: pass four letters, each L (lambda) or C (convolution), such as CCLL"
             )
         if c4_lambdas is not None and (stages[2] != "L" or not 1 <= c4_lambdas <= BLOCKS[depth][2]):
             raise UserError(
-                f"c4_lambdas {c4_lambdas} with stages {stages}: the third letter must be L, and the number from 1 to "
-                f"{BLOCKS[depth][2]}, the blocks of that stage"
+                f"LambdaResNet got c4_lambdas {c4_lambdas} with stages {stages}: the third letter must be L and the number "
+                f"between 1 and {BLOCKS[depth][2]}, the number of blocks in that stage"
             )
         channels = spec.channels + (spec.position_channels if positions else 0)
         self.positions = positions
@@ -75,7 +86,7 @@ class LambdaResNet(Backbone):
             nn.ReLU(),
             nn.MaxPool2d(3, stride=2, padding=1),
         )
-        height, width = (halved(halved(length)) for length in spec.grid or ())
+        height, width = (ceil(length / 4) for length in spec.grid or ())
         total, done, dim = sum(BLOCKS[depth]), 0, 64
         self.stages = nn.ModuleList()
         for stage, (count, letter) in enumerate(zip(BLOCKS[depth], stages, strict=True)):
@@ -95,7 +106,7 @@ class LambdaResNet(Backbone):
                 blocks.append(Bottleneck(dim, inner, stride, mix, squeeze_excite and mix is None, drop))
                 dim, done = 4 * inner, done + 1
                 if stride == 2:
-                    height, width = halved(height), halved(width)
+                    height, width = ceil(height / 2), ceil(width / 2)
             self.stages.append(nn.Sequential(*blocks))
         self.num_features = dim
         for module in self.modules():
@@ -103,12 +114,12 @@ class LambdaResNet(Backbone):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
-        """One image byte array to the last feature map, flattened: (B, h * w, D)."""
+        """Returns the last feature map, flattened: (B, h * w, D)."""
         return self.feature_maps(inputs)[-1].flatten(2).transpose(1, 2)
 
     def feature_maps(self, inputs: dict[str, ByteArray]) -> list[Tensor]:
-        """The output of every stage, (B, C, H, W) at strides 4, 8, 16 and 32."""
-        x = self.stem(unflatten(inputs[self.modality], self.positions))
+        """Returns the outputs of all stages, (B, C, H, W) at strides 4, 8, 16 and 32."""
+        x = self.stem(to_image(inputs[self.modality], self.positions))
         maps = []
         for stage in self.stages:
             x = stage(x)
@@ -117,18 +128,18 @@ class LambdaResNet(Backbone):
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """What is sharded one by one; the blocks of a stage may share their embeddings."""
+        """The modules that FSDP shards individually: whole stages, since their blocks may share embeddings."""
         return list(self.stages)
 
     def receptive_field(self) -> int:
-        """Pixels that the first layer's units can see."""
+        """Receptive field of the first layer, in pixels."""
         return RESNET_STEM_PIXELS
 
 
 class Bottleneck(nn.Module):
-    """1x1 convolution, lambda layer or 3x3 convolution, 1x1 convolution, and the shortcut.
+    """1x1 convolution, lambda layer or 3x3 convolution, 1x1 convolution, and a shortcut.
 
-    A lambda layer keeps the grid: where the block strides, a 3x3 average pool after it does (section 4).
+    With a lambda layer, a stride is a 3x3 average pool after it (section 4).
     """
 
     def __init__(
@@ -156,8 +167,3 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.widen(self.mix(self.narrow(x)))
         return F.relu(self.shortcut(x) + self.drop(self.excite(y)))
-
-
-def halved(length: int) -> int:
-    """Length after a stride of 2, with padding that keeps the borders."""
-    return -(-length // 2)

@@ -27,7 +27,7 @@ def test_transformer_averages_large_grids_down(image_spec):
     image = image_spec.example_inputs(2)["image"]
     assert model({"image": image}).shape == (2, 4 * 4, 16)
     assert model.receptive_field() == 16
-    small = model.shrink(image)
+    small = model.downsample(image)
     assert small.grid == (4, 4)
     values = image.values.reshape(2, 8, 6, 3)
     torch.testing.assert_close(small.values[:, 0], values[:, :2, :2].mean(dim=(1, 2)))
@@ -85,7 +85,7 @@ def test_resnet_sees_the_picture_and_not_its_transpose():
 
 @pytest.mark.parametrize("spec", ["clip_spec", "set_spec"])
 def test_resnet_refuses_several_modalities_and_sets(spec, request):
-    with pytest.raises(UserError, match="ResNet takes one modality on a 2-D grid"):
+    with pytest.raises(UserError, match="ResNet needs a single modality on a 2-D grid"):
         ResNet(request.getfixturevalue(spec), name="resnet18")
 
 

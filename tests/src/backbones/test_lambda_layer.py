@@ -186,7 +186,7 @@ def test_a_context_that_is_masked_whole_gives_zeros_and_finite_gradients():
 
 
 def test_dim_out_that_does_not_divide_by_heads_raises_user_error():
-    with pytest.raises(UserError, match="dim_out 10 does not divide by heads 4"):
+    with pytest.raises(UserError, match="dim_out 10, which is not divisible by heads 4"):
         LambdaLayer(8, 10, heads=4)
 
 

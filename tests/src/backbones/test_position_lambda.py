@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from src.backbones.lambda_networks import lambdas_first
-from src.backbones.lambda_networks.position_lambda import read_positions
-from src.backbones.lambda_networks.scores_first import Tiling, read, sum_diagonals, tile_shape
+from src.backbones.lambda_networks.position_lambda import apply_position_lambdas
+from src.backbones.lambda_networks.scores_first import Tiling, apply_scores_first, sum_diagonals, tile_shape
 
 CASES = [
     ((7,), (7,), (13,)),
@@ -46,16 +46,17 @@ def made(grid, context, reach, intra_depth=1) -> list[Tensor]:
 @pytest.mark.parametrize("case", CASES)
 def test_tiles_of_any_size_equal_the_textbook_with_all_gradients(case, intra_depth, most):
     given = made(*case, intra_depth)
-    assert_equal(read(*given, Tiling(*case, tile_shape(*case, 3 * intra_depth, most))), textbook(*given), given)
+    tiling = Tiling(*case, tile_shape(*case, 3 * intra_depth, most))
+    assert_equal(apply_scores_first(*given, tiling), textbook(*given), given)
 
 
 @pytest.mark.parametrize("most", [1, 200, 10**9])
 @pytest.mark.parametrize("intra_depth", [1, 2])
 @pytest.mark.parametrize("case", [case for case in CASES if len(case[0]) == 2])
 def test_frequencies_of_any_number_of_keys_equal_the_textbook_with_all_gradients(case, intra_depth, most, monkeypatch):
-    monkeypatch.setattr(lambdas_first, "MOST", most)
+    monkeypatch.setattr(lambdas_first, "MAX_LAMBDAS", most)
     given = made(*case, intra_depth)
-    assert_equal(lambdas_first.read(*given), textbook(*given), given)
+    assert_equal(lambdas_first.apply_lambdas_first(*given), textbook(*given), given)
 
 
 def assert_equal(found: Tensor, wanted: Tensor, given: list[Tensor]) -> None:
@@ -67,15 +68,15 @@ def assert_equal(found: Tensor, wanted: Tensor, given: list[Tensor]) -> None:
 
 def test_the_cheaper_order_is_chosen(monkeypatch):
     chosen = []
-    monkeypatch.setattr(lambdas_first, "read", lambda *given: chosen.append(given[0].shape[-1]))
+    monkeypatch.setattr(lambdas_first, "apply_lambdas_first", lambda *given: chosen.append(given[0].shape[-1]))
     for side in (4, 64):
-        read_positions(*made((side, side), (side, side), (2 * side - 1, 2 * side - 1)))
+        apply_position_lambdas(*made((side, side), (side, side), (2 * side - 1, 2 * side - 1)))
     assert chosen == [64]
 
 
 @pytest.mark.parametrize("case", CASES[1::2])
 def test_gradcheck(case):
-    assert torch.autograd.gradcheck(read_positions, made(*case))
+    assert torch.autograd.gradcheck(apply_position_lambdas, made(*case))
 
 
 @pytest.mark.parametrize(("grid", "context", "reach"), CASES)
@@ -98,5 +99,5 @@ def test_nothing_of_the_scores_size_is_kept_for_the_backward_pass():
     queries, table, values = made((16, 16), (16, 16), (31, 31))
     kept: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-        read_positions(queries, table, values)
+        apply_position_lambdas(queries, table, values)
     assert max(kept) < 3 * max(t.numel() for t in (queries, table, values))

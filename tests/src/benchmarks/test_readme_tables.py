@@ -23,5 +23,5 @@ def test_a_figure_that_was_changed_by_hand_is_found(monkeypatch, tmp_path):
 
 
 def test_a_table_that_nothing_makes_is_named():
-    with pytest.raises(UserError, match=r"no table is called 'perceivr': did you mean perceiver"):
-        readme_tables.rewritten("<!-- table perceivr -->\n<!-- end -->\n")
+    with pytest.raises(UserError, match=r"there is no table 'perceivr': did you mean perceiver"):
+        readme_tables.update_tables("<!-- table perceivr -->\n<!-- end -->\n")

@@ -13,7 +13,7 @@ from datamodules.clips import compose_dialpad
 from src import compare, evaluate, fit
 from src.cli import ByteBenchCLI
 from src.config.command import run_command
-from src.config.error_messages import OWN_OPTIONS, one_line
+from src.config.error_messages import COMMAND_OPTIONS, one_line
 from tests.support import DIGITS, ROOT
 
 BACKBONE = "model.init_args.backbone"
@@ -49,7 +49,9 @@ def test_a_misspelt_option_ends_a_real_process_with_one_line(tmp_path):
     command += ["--runs_dir", str(tmp_path)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert ended.returncode == 2
-    assert ended.stderr.splitlines() == ["error: --trainer.max_epoch is no option: did you mean --trainer.max_epochs?"]
+    assert ended.stderr.splitlines() == [
+        "error: --trainer.max_epoch is not an option: did you mean --trainer.max_epochs?"
+    ]
 
 
 def test_debug_keeps_the_exception(tmp_path, monkeypatch):
@@ -61,16 +63,16 @@ def test_debug_keeps_the_exception(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--max_epochs", "3"], "--max_epochs is no option: did you mean --trainer.max_epochs?"),
-        (["--experiments", "x"], "--experiments is no option: did you mean --experiment?"),
+        (["--max_epochs", "3"], "--max_epochs is not an option: did you mean --trainer.max_epochs?"),
+        (["--experiments", "x"], "--experiments is not an option: did you mean --experiment?"),
         (["--data.batchsize", "3"], "data: datamodules.Digits has no option 'batchsize': did you mean batch_size?"),
         (
             ["--model.backbone.num_latent", "3"],
             "model.backbone: src.backbones.Perceiver has no option 'num_latent': did you mean num_latents?",
         ),
-        (["--trainer.max_epochs", "three"], "trainer.max_epochs is 'three': give int or none"),
-        (["--data.batch_size", "2.5"], "data.batch_size is '2.5': give int"),
-        (["--model.optimizer.lr", "fast"], "model.optimizer.lr is 'fast': give float"),
+        (["--trainer.max_epochs", "three"], "trainer.max_epochs is 'three': pass int or none"),
+        (["--data.batch_size", "2.5"], "data.batch_size is '2.5': pass int"),
+        (["--model.optimizer.lr", "fast"], "model.optimizer.lr is 'fast': pass float"),
         (["stray"], "'stray' is not an option"),
         (["--config", "configs/digit_perceiver.yaml"], "did you mean digits_perceiver.yaml?"),
         (["--trainer.accelerator", "tpuz"], "tpuz"),
@@ -91,16 +93,16 @@ def test_a_wrong_option_names_it_and_the_nearest_one(options, said, tmp_path, mo
             "model.backbone: src.backbones has no 'Perciever': did you mean src.backbones.Perceiver?",
         ),
         (f"{BACKBONE}.class_path", "src.backbonez.Perceiver", "did you mean src.backbones?"),
-        (f"{BACKBONE}.class_path", "src.optim.Cosine", "model.backbone: src.optim.Cosine is no Backbone"),
-        ("data.class_path", "Digitz", "data: 'Digitz' is no class path: did you mean datamodules.Digits?"),
-        ("data.class_path", "src.backbones.Perceiver", "src.backbones.Perceiver is no ByteArrayDataModule"),
+        (f"{BACKBONE}.class_path", "src.optim.Cosine", "model.backbone: src.optim.Cosine is not a Backbone"),
+        ("data.class_path", "Digitz", "data: 'Digitz' is not a class path: did you mean datamodules.Digits?"),
+        ("data.class_path", "src.backbones.Perceiver", "src.backbones.Perceiver is not a ByteArrayDataModule"),
         (f"{BACKBONE}.init_args.num_latent", 3, "has no option 'num_latent': did you mean num_latents?"),
-        (f"{BACKBONE}.init_args.latent_dim", "wide", "model.backbone.latent_dim is 'wide': give int"),
+        (f"{BACKBONE}.init_args.latent_dim", "wide", "model.backbone.latent_dim is 'wide': pass int"),
         ("model.init_args.schedule.init_args.warmups", 0.1, "src.optim.Cosine has no option 'warmups': did you mean"),
-        ("model.init_args.schedule.init_args.warmup", 5, "warmup 5.0 is not a share of training: give a number"),
+        ("model.init_args.schedule.init_args.warmup", 5, "warmup is 5.0: pass a fraction of training"),
         (f"{BACKBONE}.init_args.self_heads", 5, "latent_dim 64 does not divide by self_heads 5: change one"),
         (f"{BACKBONE}.init_args.num_latents", -3, "the config cannot be built"),
-        ("model.init_arg", {"a": 1}, "model has keys beside class_path and init_args"),
+        ("model.init_arg", {"a": 1}, "model needs the keys class_path and init_args"),
         ("trainer.max_epoch", 3, "trainer has no option 'max_epoch': did you mean max_epochs?"),
         ("experimnt", "x", "the config has no option 'experimnt': did you mean experiment?"),
     ],
@@ -182,4 +184,4 @@ def test_a_workers_stack_is_left_out():
 def test_options_that_are_suggested_exist(tmp_path):
     config = ByteBenchCLI(["--config", DIGITS, "--runs_dir", str(tmp_path)], "test").config
     assert isinstance(config, Namespace)
-    assert {*OWN_OPTIONS} == {*vars(config)} - {"data", "model", "trainer", "optimizer", "lr_scheduler"}
+    assert {*COMMAND_OPTIONS} == {*vars(config)} - {"data", "model", "trainer", "optimizer", "lr_scheduler"}

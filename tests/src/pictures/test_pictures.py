@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import datamodules
 from datamodules import ByteArray, ByteArrayDataModule, DataSpec, Digits, TensorSplit
@@ -14,11 +14,11 @@ from datamodules.core.positions import fourier_features, grid_coordinates
 from datamodules.detection.coco import Coco
 from datamodules.sounds.spectrogram import FlattenAugmented, LogMel
 from src.backbones import LambdaNet, LambdaResNet, Perceiver, ResNet, Transformer, ViT
-from src.pictures.attention import attention_of, draw_attention, most_different
-from src.pictures.permuted import places_of, put_back, restored
-from src.pictures.receptive_fields import draw_importance, draw_receptive_fields, gradients, half
+from src.pictures.attention import draw_attention, relative_attention, select_diverse
+from src.pictures.permuted import original_indices, unpermute, unpermute_array
+from src.pictures.receptive_fields import draw_importance, draw_receptive_fields, gradient_norms, half_area
 from src.pictures.samples import draw_samples, load_samples
-from src.pictures.views import Video, letters, make_view, shine, stretch
+from src.pictures.views import Video, characters, make_view, overlay, upsample
 from src.tasks import Classification, Detection, LinearProbe
 
 SMALL_PERCEIVER = partial(
@@ -37,34 +37,34 @@ def test_permuted_pixels_are_put_back_exactly(permutation):
     refs = {"key": ["a", "b"], "target": torch.zeros(2), "weight": torch.ones(2), "order_seed": torch.tensor([3, 4])}
     refs["image"] = torch.randint(0, 256, (2, 8, 8), dtype=torch.uint8)
     still, permuted = (data.flatten(refs).inputs["image"] for data in (plain, moved))
-    assert places_of(still) is None
-    places = places_of(permuted)
+    assert original_indices(still) is None
+    places = original_indices(permuted)
     assert places is not None
     assert places.shape == ((64,) if permutation == "fixed" else (2, 64))
     assert not torch.equal(permuted.values, still.values)
-    assert torch.equal(restored(permuted).values, still.values)
-    assert torch.equal(put_back(permuted.values[..., 0], places), still.values[..., 0])
+    assert torch.equal(unpermute_array(permuted).values, still.values)
+    assert torch.equal(unpermute(permuted.values[..., 0], places), still.values[..., 0])
     several = permuted.values[..., 0][:, None, None].expand(-1, 2, 5, -1)  # of iterations and latents
-    assert torch.equal(put_back(several, places)[:, 1, 4], still.values[..., 0])
+    assert torch.equal(unpermute(several, places)[:, 1, 4], still.values[..., 0])
 
 
 def test_places_are_read_on_any_grid_and_only_where_positions_say_them():
     grid = (3, 5, 4)
     positions = fourier_features(grid_coordinates(grid), 2, list(grid)).float()
     array = ByteArray(torch.arange(60.0)[None, :, None], positions, grid)
-    assert places_of(array) is None
+    assert original_indices(array) is None
     order = torch.randperm(60)
-    places = places_of(array.permute(order))
+    places = original_indices(array.permute(order))
     assert places is not None
     assert torch.equal(places, order)
-    assert places_of(ByteArray(array.values, torch.randn(60, 7), grid)) is None  # no coordinates
-    assert places_of(ByteArray(array.values, positions, None)) is None  # no grid
+    assert original_indices(ByteArray(array.values, torch.randn(60, 7), grid)) is None  # no coordinates
+    assert original_indices(ByteArray(array.values, positions, None)) is None  # no grid
 
 
 @pytest.mark.parametrize("permutation", ["none", "per_example"])
 def test_the_attention_of_every_latent_adds_up_to_one(permutation):
     task, samples = classified(Digits(permutation=permutation))
-    maps = attention_of(task.backbone, samples, 1)["image"]
+    maps = relative_attention(task.backbone, samples, 1)["image"]
     assert maps.shape == (2, 6, 64)
     assert np.abs(maps.mean(axis=2) - 1).max() < 1e-5  # 1 is uniform
 
@@ -72,29 +72,63 @@ def test_the_attention_of_every_latent_adds_up_to_one(permutation):
 @pytest.mark.parametrize("permutation", ["none", "fixed", "per_example"])
 def test_a_changed_pixel_changes_its_own_attention_and_no_others(permutation):
     task, samples = classified(Digits(permutation=permutation))
-    before = attention_of(task.backbone, samples, 0)["image"][0]  # of the first cross-attend, whose latents are fixed
+    before = relative_attention(task.backbone, samples, 0)["image"][0]  # first cross-attend: the latents are fixed
     samples.compact["image"][0, 2, 5] += 90
     changed = samples.data.flatten(samples.compact)
     samples.batch.inputs["image"] = changed.inputs["image"]
-    ratio = attention_of(task.backbone, samples, 0)["image"][0] / before
+    ratio = relative_attention(task.backbone, samples, 0)["image"][0] / before
     others = np.delete(ratio, 2 * 8 + 5, axis=1)
     assert np.ptp(others, axis=1).max() < 1e-5  # softmax scales them alike
     assert np.abs(ratio[:, 2 * 8 + 5] - others[:, 0]).min() > 1e-4
 
 
+class Pooling(nn.Module):
+    """A backbone of someone else's: learned queries that read the elements once."""
+
+    def __init__(self, data_spec, num_features: int = 8) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.queries = nn.Parameter(torch.randn(3, num_features))
+        self.embed = nn.LazyLinear(num_features)
+
+    def weights(self, inputs: dict[str, ByteArray]) -> tuple[Tensor, Tensor]:
+        elements = self.embed(inputs["image"].concat())
+        return (self.queries @ elements.transpose(1, 2)).softmax(dim=-1), elements
+
+    def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
+        weights, elements = self.weights(inputs)
+        return weights @ elements
+
+    def attention_maps(self, inputs: dict[str, ByteArray], iterations) -> dict[str, Tensor]:
+        weights, _ = self.weights(inputs)
+        return {"image": weights[:, None, None].expand(-1, len(iterations), -1, -1, -1).unflatten(-1, (8, 8)).detach()}
+
+    def receptive_field(self) -> int:
+        return 64
+
+
+def test_any_backbone_with_attention_maps_has_all_pictures(tmp_path):
+    task, samples = classified(Digits(), backbone=Pooling)
+    assert relative_attention(task.backbone, samples, 1)["image"].shape == (1, 3, 64)
+    written = draw_attention(task.backbone, samples, tmp_path, "t") + draw_receptive_fields(
+        task, samples, tmp_path, "t"
+    )
+    assert [path.stem for path in written] == ["attention_image", "attention_image_latents", "receptive_field_image"]
+
+
 def test_the_most_different_latents_are_one_of_each_kind():
     kinds = np.eye(3)[[0, 0, 1, 0, 2, 1]]
     noise = np.random.default_rng(0).uniform(0, 0.01, (6, 3))
-    chosen = most_different(kinds + noise, 3)
+    chosen = select_diverse(kinds + noise, 3)
     assert sorted(kinds[chosen].argmax(axis=1)) == [0, 1, 2]
-    assert most_different(kinds, 9) == list(range(6))
+    assert select_diverse(kinds, 9) == list(range(6))
 
 
 @pytest.mark.parametrize("permutation", ["none", "fixed", "per_example"])
 def test_the_gradient_of_one_element_lies_on_its_pixel(permutation):
     _, samples = classified(Digits(permutation=permutation))
-    places = places_of(samples.batch.inputs["image"])
-    found = gradients(samples, lambda inputs: 7 * inputs["image"].values[:, 11, 0])["image"]
+    places = original_indices(samples.batch.inputs["image"])
+    found = gradient_norms(samples, lambda inputs: 7 * inputs["image"].values[:, 11, 0])["image"]
     assert found.shape == (3, 8, 8)
     for sample in range(3):
         at = 11 if places is None else int(places[11] if places.dim() == 1 else places[sample, 11])
@@ -106,7 +140,7 @@ def test_the_gradient_of_one_element_lies_on_its_pixel(permutation):
 def test_a_perceivers_gradient_is_what_a_small_change_does():
     task, samples = classified(Digits())
     task.double(), samples.data.flatten.double()
-    found = gradients(samples, lambda inputs: task(inputs)[:, 3])["image"]
+    found = gradient_norms(samples, lambda inputs: task(inputs)[:, 3])["image"]
 
     def score(image: Tensor) -> Tensor:
         return task(samples.data.flatten({**samples.compact, "image": image.double()}).inputs)[:, 3]
@@ -131,29 +165,29 @@ def test_a_patch_of_a_video_shines_on_its_own_pixels_of_the_frames_shown():
     assert isinstance(view, Video)
     weights = np.zeros((4, 2, 2))
     weights[1, 0, 1] = 1.0  # frames 2 and 3, rows 0 and 1, columns 3 to 5
-    laid = view.lay(weights)
+    laid = view.to_pixels(weights)
     assert laid.shape == (4, 8 * 6 + 7 * 2)
     wanted = np.zeros((4, 62))
     for frame in (2, 3):
         wanted[:2, 8 * frame + 3 : 8 * frame + 6] = 1.0
     assert np.array_equal(np.nan_to_num(laid), wanted)
     pixels = np.full((4, 62, 3), 0.5)
-    dark, lit = shine(pixels, np.where(np.isnan(laid), np.nan, 0.0), 1.0), shine(pixels, laid, 1.0)
+    dark, lit = overlay(pixels, np.where(np.isnan(laid), np.nan, 0.0), 1.0), overlay(pixels, laid, 1.0)
     assert np.array_equal((dark != lit).any(axis=2), wanted == 1)
 
 
 def test_weights_of_patches_cover_their_cells():
-    assert stretch(np.array([[1, 2], [3, 4]]), (4, 2)).tolist() == [[1, 2], [1, 2], [3, 4], [3, 4]]
+    assert upsample(np.array([[1, 2], [3, 4]]), (4, 2)).tolist() == [[1, 2], [1, 2], [3, 4], [3, 4]]
 
 
 def test_letters_stand_at_their_first_byte():
-    assert letters("aй\nb".encode()) == [(0, "a"), (1, "й"), (3, "↵"), (4, "b")]
-    assert letters(b"a\xd0") == [(0, "a"), (1, "\ufffd")]  # cut in the middle of a letter
+    assert characters("aй\nb".encode()) == [(0, "a"), (1, "й"), (3, "↵"), (4, "b")]
+    assert characters(b"a\xd0") == [(0, "a"), (1, "\ufffd")]  # cut in the middle of a letter
 
 
 def test_half_of_a_field_lies_in_so_many_pixels():
-    assert half(np.array([[5.0, 1.0], [1.0, 1.0]])) == 1
-    assert half(np.ones((4, 4))) == 8
+    assert half_area(np.array([[5.0, 1.0], [1.0, 1.0]])) == 1
+    assert half_area(np.ones((4, 4))) == 8
 
 
 BACKBONES = {

@@ -102,7 +102,7 @@ def test_detection_gets_boxes_importance_and_receptive_fields(tmp_path):
 
 
 def test_mistakes_raise_user_errors(run, tmp_path):
-    with pytest.raises(UserError, match="--samples 0: give 1 or more"):
+    with pytest.raises(UserError, match="--samples is 0: pass 1 or more"):
         visualize.main([str(run), "--samples", "0"])
     with pytest.raises(UserError, match=r"has no data.json: give a run folder"):
         visualize.main([str(tmp_path)])

@@ -47,8 +47,8 @@ def test_a_run_comes_out_the_same_from_its_folder_alone_in_another_process(run, 
     environment = {**os.environ, "WANDB_MODE": "disabled"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "equal to the last bit" in done.stdout
-    assert "the environment is that of the run" in done.stdout
+    assert "bitwise equal" in done.stdout
+    assert "same environment as the original run" in done.stdout
     assert (tmp_path / "again/digits/perceiver/seed0/results.json").is_file()
 
 
@@ -82,10 +82,10 @@ def test_threads_are_those_of_the_run_and_then_as_before(run, tmp_path, monkeypa
 def test_other_data_and_the_runs_own_folder_and_no_run_are_mistakes(run, tmp_path):
     copy = copy_of(run, tmp_path / "sent")
     change(copy / "data.json", fingerprint="f" * 64)
-    with pytest.raises(UserError, match=r"data here are not those.*fingerprint differs"):
+    with pytest.raises(UserError, match=r"data differ from those.*another fingerprint"):
         reproduce.main([str(copy), "--runs_dir", str(tmp_path / "again")])
     assert not (tmp_path / "again").exists()
-    with pytest.raises(UserError, match="where the run itself lies"):
+    with pytest.raises(UserError, match="contains the run itself"):
         reproduce.main([str(run), "--runs_dir", str(run.parents[2])])
     with pytest.raises(UserError, match=r"no config\.yaml"):
         reproduce.main([str(tmp_path)])

@@ -74,7 +74,7 @@ def test_a_model_that_has_nothing_to_settle_is_refused(frozen):
     model = model_of(data) if frozen else model_of(data, Perceiver)
     model.backbone.requires_grad_(not frozen)
     trainer = L.Trainer(accelerator="cpu", max_steps=1, callbacks=[SettleBatchNorms()], **QUIET)
-    with pytest.raises(UserError, match=r"take it out of trainer\.callbacks"):
+    with pytest.raises(UserError, match=r"remove it from trainer\.callbacks"):
         trainer.fit(model, data)
-    with pytest.raises(UserError, match="give at least 1"):
+    with pytest.raises(UserError, match="pass at least 1"):
         SettleBatchNorms(0)

@@ -203,7 +203,7 @@ def test_a_dead_or_silent_rank_ends_the_others_with_a_message(tmp_path, monkeypa
     finally:
         other.kill()  # one that is stopped would never end, nor would pytest
     assert status == 1
-    assert re.search(rf"error: another rank has died or does not answer \(.*({words})", said)
+    assert re.search(rf"error: another rank died or does not respond \(.*({words})", said)
 
 
 def test_a_sharded_run_of_two_processes_is_evaluated_by_one(tmp_path):
