@@ -1,4 +1,4 @@
-"""The two attention blocks of the Perceiver: latents reading bytes, and latents reading each other."""
+"""The two attention blocks of the Perceiver: cross-attention to a byte array and self-attention of the latents."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from .reading import Elements, read_elements
 
 
 class MLP(nn.Module):
-    """LayerNorm, linear, GELU, linear: what follows every attend (Perceiver, appendix E)."""
+    """LayerNorm, linear, GELU, linear: follows every attention layer (Perceiver, appendix E)."""
 
     def __init__(self, dim: int, widening: int) -> None:
         super().__init__()
@@ -22,14 +22,20 @@ class MLP(nn.Module):
 
 
 class CrossAttend(nn.Module):
-    """Latents (B, N, D) read a byte array (B, M, C); Q, K and V are as wide as the byte array (Perceiver, section 3.2).
+    """Cross-attention from latents (B, N, D) to a byte array (B, M, C) (Perceiver, section 3.2).
 
-    K and V of all M elements are never made. Elements are read by linear maps after one LayerNorm, x = g x^ + b, and
-    latents are few (N << M), so the maps move to the latents' side, with the same result:
-        score of latent n and element m:  q_n . (Wk x_m + bk) = (g Wk' q_n) . x^_m + a term that softmax drops
-        what latent n reads:              sum_m p_nm (Wv x_m + bv) = Wv (g sum_m p_nm x^_m + b) + bv
-    There, maps that follow each other (Wq and Wk', Wv and Wo) are multiplied in the cheaper order: maps first where
-    there are more rows than latent channels.
+    Q, K and V are as wide as the byte array. K and V are never computed. The elements pass through one LayerNorm,
+    x = g x^ + b, and linear maps. There are far fewer latents than elements (N << M), so the maps are applied to the
+    latents instead, with the same result:
+        score of latent n and element m:  q_n . (Wk x_m + bk) = (g Wk' q_n) . x^_m + a term that cancels in the softmax
+        output of latent n:               sum_m p_nm (Wv x_m + bv) = Wv (g sum_m p_nm x^_m + b) + bv
+    Consecutive maps (Wq and Wk', Wv and Wo) are multiplied in the cheaper order.
+
+    Args:
+        latent_dim: channels of the latents, D.
+        input_dim: channels of the elements, C.
+        heads: attention heads.
+        widening: hidden width of the MLP over its input width.
     """
 
     def __init__(self, latent_dim: int, input_dim: int, heads: int, widening: int) -> None:
@@ -45,42 +51,48 @@ class CrossAttend(nn.Module):
         self.mlp = MLP(latent_dim, widening)
 
     def forward(self, latents: Tensor, segments: list[Elements], chunk: int) -> Tensor:
-        """segments: the elements of all modalities, prepared once for all cross-attends, read `chunk` at a time."""
-        asked = self.ask(latents)
-        read = read_elements(asked.flatten(1, 2), segments, chunk).unflatten(1, asked.shape[1:3])
-        latents = latents + self.tell(read)
+        """Attend to all elements and apply the MLP.
+
+        Args:
+            latents: (B, N, D).
+            segments: the elements of all modalities, prepared once for all cross-attends.
+            chunk: number of elements to process at a time.
+        """
+        queries = self.project_queries(latents)
+        read = read_elements(queries.flatten(1, 2), segments, chunk).unflatten(1, queries.shape[1:3])
+        latents = latents + self.project_outputs(read)
         return latents + self.mlp(latents)
 
-    def ask(self, latents: Tensor) -> Tensor:
-        """g Wk' q, scaled: what is multiplied with x^ to give the scores, (B, h, N, C)."""
+    def project_queries(self, latents: Tensor) -> Tensor:
+        """g Wk' q / sqrt(d), whose products with x^ are the scores: (B, N, D) to (B, h, N, C)."""
         rows = self.norm_latents(latents).flatten(0, 1)  # (B N, D)
         key_weight = self.key.weight * (self.norm_inputs.weight * (self.query.out_features // self.heads) ** -0.5)
-        # bk drops out of the softmax; its gradient is zero, not missing, or DDP would wait for it
-        nothing = 0 * self.key.bias.sum()
-        asked = []
+        # bk cancels in the softmax; it gets a zero gradient because DDP waits for a missing one
+        zero = 0 * self.key.bias.sum()
+        queries = []
         for head in range(self.heads):
-            wq, bq, wk = (self.of_head(w, head) for w in (self.query.weight, self.query.bias, key_weight))
-            asked.append(multiply(rows, wq.T, wk) + (bq @ wk + nothing))
-        return torch.stack(asked, dim=1).unflatten(0, (len(latents), -1)).transpose(1, 2)
+            wq, bq, wk = (self.head_rows(w, head) for w in (self.query.weight, self.query.bias, key_weight))
+            queries.append(chained_matmul(rows, wq.T, wk) + (bq @ wk + zero))
+        return torch.stack(queries, dim=1).unflatten(0, (len(latents), -1)).transpose(1, 2)
 
-    def tell(self, read: Tensor) -> Tensor:
-        """Wo (Wv (g read + b) + bv) + bo: what the latents learn of x^ read by all heads, (B, h, N, C) to (B, N, D)."""
+    def project_outputs(self, read: Tensor) -> Tensor:
+        """Wo (Wv (g read + b) + bv) + bo, where `read` is the weighted mean of x^: (B, h, N, C) to (B, N, D)."""
         bias = self.norm_inputs.bias
-        told = F.linear(F.linear(bias, self.value.weight, self.value.bias), self.out.weight, self.out.bias)
+        outputs = F.linear(F.linear(bias, self.value.weight, self.value.bias), self.out.weight, self.out.bias)
         value_weight = self.value.weight * self.norm_inputs.weight
         for head in range(self.heads):
-            wv, wo = self.of_head(value_weight, head), self.of_head(self.out.weight.T, head)
-            told = told + multiply(read[:, head].flatten(0, 1), wv.T, wo)
-        return told.unflatten(0, (len(read), -1))
+            wv, wo = self.head_rows(value_weight, head), self.head_rows(self.out.weight.T, head)
+            outputs = outputs + chained_matmul(read[:, head].flatten(0, 1), wv.T, wo)
+        return outputs.unflatten(0, (len(read), -1))
 
-    def of_head(self, weight: Tensor, head: int) -> Tensor:
-        """The rows of a map that belong to one head."""
+    def head_rows(self, weight: Tensor, head: int) -> Tensor:
+        """The rows of a weight matrix that belong to one head."""
         depth = len(weight) // self.heads
         return weight[head * depth : (head + 1) * depth]
 
 
-def multiply(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """rows first second, in the order that costs less. torch.linalg.multi_dot does not know autocast on a CPU."""
+def chained_matmul(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """`rows @ first @ second`, multiplied in the cheaper order. torch.linalg.multi_dot ignores autocast on CPU."""
     (n, d), (w, c) = rows.shape, second.shape
     if n * w * (d + c) <= d * c * (w + n):
         return rows @ first @ second
@@ -88,7 +100,13 @@ def multiply(rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 
 class SelfAttend(nn.Module):
-    """Latents (B, N, D) read each other: one block of the latent transformer (Perceiver, section 3.2)."""
+    """Self-attention of latents (B, N, D): one block of the latent transformer (Perceiver, section 3.2).
+
+    Args:
+        dim: channels of the latents, D.
+        heads: attention heads.
+        widening: hidden width of the MLP over its input width.
+    """
 
     def __init__(self, dim: int, heads: int, widening: int) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
-"""Linear maps that keep only their input for the backward pass, where autograd would keep what stands before the map, too.
+"""LayerNorm or GELU followed by a linear map, saving only the input for the backward pass.
 
-LayerNorm's output and GELU's are as large as their inputs, and are made again from them in a hundredth of the map's time.
+Autograd would also save the output of LayerNorm or GELU. It is as large as the input, and recomputing it takes about a
+hundredth of the linear map's time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 
 def norm_linear(x: Tensor, norm: nn.LayerNorm, linear: nn.Linear) -> Tensor:
-    """linear(norm(x)): (..., C) to (..., D). Safe under autocast: the norm is computed in its parameters' dtype."""
+    """linear(norm(x)): (..., C) to (..., D). Under autocast the norm is computed in its parameters' dtype."""
     return NormLinear.apply(x, norm.weight, norm.bias, linear.weight, linear.bias, norm.eps)
 
 
@@ -22,7 +23,7 @@ def gelu_linear(x: Tensor, linear: nn.Linear) -> Tensor:
 
 
 def linear_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of linear(x) with respect to x, weight and bias, in the dtype that the map was computed in."""
+    """Gradients of linear(x) with respect to x, weight and bias, in the dtype of `grad`."""
     rows = grad.flatten(0, -2)
     return grad @ weight.to(grad.dtype), rows.T @ x.flatten(0, -2).to(grad.dtype), rows.sum(dim=0)
 

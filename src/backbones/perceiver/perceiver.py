@@ -13,27 +13,35 @@ from datamodules import ByteArray, DataSpec, UserError
 
 from ..base import Backbone
 from .attention import CrossAttend, SelfAttend
-from .reading import Elements, Plan, prepare, reading_plan, reading_weights
+from .reading import Elements, ReadPlan, attention_weights, plan_read, prepare_elements
 
 LEARNED_POSITION_CHANNELS = 128  # appendix D
-MODALITY_CHANNELS = 4  # of the learned modality vector on the widest modality, as AudioSet's video has (section 4.2)
+MODALITY_CHANNELS = 4  # of the learned vector of the widest modality, as for AudioSet's video (section 4.2)
 
 
 class Perceiver(Backbone):
-    """Latents that read a byte array again and again, with a latent transformer after each read.
+    """Latents that attend to a byte array repeatedly, with a latent transformer after each cross-attend.
 
-    num_latents, latent_dim: N and D of the latent array.
-    cross_attends: iterations, each one cross-attend and one latent transformer.
-    self_attends_per_block: self-attends of a latent transformer.
-    cross_heads, self_heads: attention heads.
-    widening: hidden width of the MLPs over their input width.
-    cross_weights, latent_weights: the number of the weight set that each iteration uses. [0, 1, 1, 1] is the paper's
-        sharing of cross-attends, [0, 0, 0, 0] of latent transformers, [0, 1, 2, 3] shares nothing; None leaves that
-        iteration without one (appendix's ablations: all cross-attends at the start, or fewer than latent
-        transformers). The paper's sharing if left out.
-    positions: `fourier` takes those of the byte array, `learned` puts 128 learned channels per element in their place.
-    modality_dropout: for each modality the share of training examples for which it is hidden.
-    checkpointing: keep only each block's input for the backward pass and compute the rest again: less memory, more time.
+    Args:
+        data_spec: modalities of the data.
+        num_latents: number of latents, N.
+        latent_dim: channels of a latent, D.
+        cross_attends: number of iterations, each one cross-attend and one latent transformer.
+        self_attends_per_block: self-attention blocks of a latent transformer.
+        cross_heads: attention heads of a cross-attend.
+        self_heads: attention heads of a self-attention block.
+        widening: hidden width of the MLPs over their input width.
+        cross_weights: index of the weight set that each iteration's cross-attend uses. [0, 1, 1, 1] is the paper's
+            sharing and the default, [0, 1, 2, 3] shares nothing. None at an iteration leaves its cross-attend out, as
+            in the appendix's ablations (all cross-attends at the start, or fewer than latent transformers).
+        latent_weights: the same for the latent transformers; [0, 0, 0, 0] is the paper's sharing and the default.
+        positions: `fourier` uses the positions of the byte array, `learned` replaces them by 128 learned channels per
+            element.
+        modality_dropout: for each modality, the share of training examples in which it is hidden.
+        checkpointing: save only each block's input for the backward pass and recompute the rest: less memory, more time.
+
+    Raises:
+        UserError: if an option does not fit the others or the data.
     """
 
     def __init__(
@@ -57,7 +65,7 @@ class Perceiver(Backbone):
             raise UserError(f"latent_dim {latent_dim} does not divide by self_heads {self_heads}: change one")
         self.num_features = latent_dim
         self.checkpointing = checkpointing
-        self.rows = num_latents * cross_heads  # what one cross-attend asks of the elements
+        self.rows = num_latents * cross_heads  # query rows of one cross-attend
         self.modalities = list(data_spec.modalities)
         self.cross_weights = weight_sets("cross_weights", cross_weights, [0] + [1] * (cross_attends - 1))
         self.latent_weights = weight_sets("latent_weights", latent_weights, [0] * cross_attends)
@@ -101,16 +109,16 @@ class Perceiver(Backbone):
 
     @property
     def reads(self) -> int:
-        """Cross-attends, those of all iterations."""
+        """Number of cross-attends over all iterations."""
         return sum(number is not None for number in self.cross_weights)
 
     @property
     def blocks(self) -> list[nn.Module]:
-        """What is sharded one by one."""
+        """The modules that FSDP shards one by one."""
         return [*self.cross, *(block for transformer in self.transformers for block in transformer.children())]
 
     def iterations(self) -> Iterator[tuple[Any, Any]]:
-        """The cross-attend and the latent transformer of every iteration, by the numbers of their weight sets; or None."""
+        """The cross-attend and the latent transformer of each iteration; None where it has none."""
         for cross_set, latent_set in zip(self.cross_weights, self.latent_weights, strict=True):
             yield (
                 None if cross_set is None else self.cross[cross_set],
@@ -118,25 +126,32 @@ class Perceiver(Backbone):
             )
 
     def run(self, block: nn.Module, *args: Any) -> Any:
-        """A block; with checkpointing it keeps only its input and is computed again in the backward pass."""
+        """Apply a block, with activation checkpointing if it is enabled."""
         if self.checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
 
     @torch.no_grad()
     def attention_maps(self, inputs: dict[str, ByteArray], iterations: Sequence[int] = (0, -1)) -> dict[str, Tensor]:
-        """What the latents look at: for each modality the cross-attention weights of the chosen iterations on its grid,
-        (B, iterations, heads, N, *grid), or (..., M) for sets. Over all modalities a latent's weights add up to 1.
-        Iterations without a cross-attend are not counted."""
+        """Cross-attention weights of the chosen iterations.
+
+        Args:
+            inputs: byte arrays of the data spec's modalities.
+            iterations: indices into the iterations that have a cross-attend.
+
+        Returns:
+            For each modality (B, iterations, heads, N, *grid), or (..., M) for sets. Over all modalities a latent's
+            weights add up to 1.
+        """
         segments, chunk = self.segments(inputs)
         latents = self.latents.expand(len(segments[0].values), -1, -1)
-        looked: list[Tensor] = []
+        queries: list[Tensor] = []
         for cross_attend, transformer in self.iterations():
             if cross_attend is not None:
-                looked.append(cross_attend.ask(latents))
+                queries.append(cross_attend.project_queries(latents))
                 latents = cross_attend(latents, segments, chunk)
             latents = latents if transformer is None else transformer(latents)
-        weights = torch.stack([reading_weights(looked[i % len(looked)], segments) for i in iterations], dim=1)
+        weights = torch.stack([attention_weights(queries[i % len(queries)], segments) for i in iterations], dim=1)
         parts = weights.split([s.values.shape[1] for s in segments], dim=-1)
         grids = [inputs[name].grid for name in self.modalities]
         return {
@@ -145,20 +160,20 @@ class Perceiver(Backbone):
         }
 
     def segments(self, inputs: dict[str, ByteArray]) -> tuple[list[Elements], int]:
-        """The elements of all modalities, ready for all cross-attends, and how many to read at a time."""
+        """The elements of all modalities, prepared for all cross-attends, and how many to process at a time."""
         first = next(iter(inputs.values())).values
-        plan = reading_plan(len(first), self.num_elements, self.rows, self.channels, first.dtype, first.device)
+        plan = plan_read(len(first), self.num_elements, self.rows, self.channels, first.dtype, first.device)
         return [self.elements(name, inputs[name], plan) for name in self.modalities], plan.chunk
 
-    def elements(self, name: str, byte_array: ByteArray, plan: Plan) -> Elements:
-        """A modality's elements: values, positions (the byte array's or learned ones) and, where there are several
-        modalities, the learned vector that pads all to one width (section 4.2)."""
+    def elements(self, name: str, byte_array: ByteArray, plan: ReadPlan) -> Elements:
+        """A modality's elements: values, positions (the byte array's or learned) and, with several modalities, the
+        learned vector that pads each modality to the same width (section 4.2)."""
         positions = self.positions[name] if name in self.positions else byte_array.positions
         vector = self.modality_vectors[name] if name in self.modality_vectors else None
-        return prepare(byte_array.values, positions, vector, self.mask_of(name, byte_array), plan)
+        return prepare_elements(byte_array.values, positions, vector, self.mask_of(name, byte_array), plan)
 
     def mask_of(self, name: str, byte_array: ByteArray) -> Tensor | None:
-        """The byte array's mask, with modality dropout while training."""
+        """The byte array's mask, combined with modality dropout during training."""
         share = self.modality_dropout.get(name, 0.0)
         if not self.training or share == 0:
             return byte_array.mask
@@ -167,17 +182,17 @@ class Perceiver(Backbone):
         return kept if byte_array.mask is None else kept & byte_array.mask
 
     def receptive_field(self) -> int:
-        """Elements that the first layer's units can see: all (table 2)."""
+        """Number of elements that a unit of the first layer sees: all of them (table 2)."""
         return self.num_elements
 
 
 def truncated_normal(*shape: int) -> nn.Parameter:
-    """Learned arrays start from a truncated normal, standard deviation 0.02, cut at 2 (appendix)."""
+    """A parameter drawn from a normal distribution of standard deviation 0.02, truncated at 2 (appendix)."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02, a=-2.0, b=2.0))
 
 
 def weight_sets(option: str, chosen: Sequence[int | None] | None, default: list[int]) -> list[int | None]:
-    """Weight-set numbers, checked: one per iteration or None, and every number up to the highest used."""
+    """The chosen weight sets, or the default, checked: one entry per iteration, numbered without gaps."""
     sets: list[int | None] = list(default if chosen is None else chosen)
     if len(sets) != len(default):
         raise UserError(f"{option} {sets} has {len(sets)} entries for {len(default)} cross_attends: give one for each")

@@ -1,4 +1,4 @@
-"""Maps that keep only their input equal the plain ones, and keep less."""
+"""Fused linear maps equal the plain ones and save less for the backward pass."""
 
 import pytest
 import torch

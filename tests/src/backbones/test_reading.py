@@ -1,17 +1,17 @@
-"""Reading elements chunk by chunk against softmax over full scores, in all that the plan may choose."""
+"""Chunked attention equals softmax over full scores, for everything that the plan may choose."""
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.backbones.perceiver.reading import Elements, Plan, prepare, read_elements, reading_plan, spans
+from src.backbones.perceiver.reading import Elements, ReadPlan, chunk_slices, plan_read, prepare_elements, read_elements
 
 CHANNELS, ROWS, BATCH = 12, 6, 3
 
 
 def two_modalities(learned_positions: bool) -> tuple[list[tuple], list[Tensor]]:
-    """A modality with shared positions and one with a mask and positions of each example; and what is learned of them."""
+    """A modality with shared positions, one with a mask and positions per example, and their learned tensors."""
     shared = torch.randn(10, 4, dtype=torch.float64, requires_grad=learned_positions)
     vectors = [torch.randn(width, dtype=torch.float64, requires_grad=True) for width in (3, 5)]
     own = torch.randn(BATCH, 7, 3, dtype=torch.float64)
@@ -21,7 +21,7 @@ def two_modalities(learned_positions: bool) -> tuple[list[tuple], list[Tensor]]:
     return [first, second], vectors + ([shared] if learned_positions else [])
 
 
-def textbook(asked: Tensor, modalities: list[tuple]) -> Tensor:
+def textbook(queries: Tensor, modalities: list[tuple]) -> Tensor:
     """Elements concatenated, LayerNorm, softmax over full scores."""
     parts, masks = [], []
     for values, positions, vector, mask in modalities:
@@ -30,12 +30,12 @@ def textbook(asked: Tensor, modalities: list[tuple]) -> Tensor:
         parts.append(torch.cat(given, -1))
         masks.append(torch.ones(BATCH, count, dtype=torch.bool) if mask is None else mask)
     x = F.layer_norm(torch.cat(parts, 1), (CHANNELS,))
-    scores = (asked @ x.transpose(1, 2)).masked_fill(~torch.cat(masks, 1)[:, None], -torch.inf)
+    scores = (queries @ x.transpose(1, 2)).masked_fill(~torch.cat(masks, 1)[:, None], -torch.inf)
     return scores.softmax(-1) @ x
 
 
-def read(asked: Tensor, modalities: list[tuple], plan: Plan) -> Tensor:
-    return read_elements(asked, [prepare(*given, plan) for given in modalities], plan.chunk)
+def read(queries: Tensor, modalities: list[tuple], plan: ReadPlan) -> Tensor:
+    return read_elements(queries, [prepare_elements(*given, plan) for given in modalities], plan.chunk)
 
 
 @pytest.mark.parametrize("learned_positions", [False, True])
@@ -43,11 +43,11 @@ def read(asked: Tensor, modalities: list[tuple], plan: Plan) -> Tensor:
 @pytest.mark.parametrize("chunk", [1, 4, 1000])
 def test_reading_equals_the_textbook_for_every_chunk_with_all_gradients(chunk, store, learned_positions):
     modalities, learned = two_modalities(learned_positions)
-    asked = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64, requires_grad=True)
-    wanted = textbook(asked, modalities)
-    found = read(asked, modalities, Plan(chunk, store, torch.float64))
+    queries = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64, requires_grad=True)
+    wanted = textbook(queries, modalities)
+    found = read(queries, modalities, ReadPlan(chunk, store, torch.float64))
     weight = torch.randn_like(wanted)
-    gradients = [torch.autograd.grad((out * weight).sum(), [asked, *learned]) for out in (wanted, found)]
+    gradients = [torch.autograd.grad((out * weight).sum(), [queries, *learned]) for out in (wanted, found)]
     assert (found - wanted).abs().max() < 1e-12
     for a, b in zip(*gradients, strict=True):
         assert (a - b).abs().max() < 1e-12 * max(1, a.abs().max())
@@ -57,8 +57,8 @@ def test_reading_equals_the_textbook_for_every_chunk_with_all_gradients(chunk, s
 def test_values_that_ask_for_gradients_get_the_textbooks(learned_positions):
     modalities, learned = two_modalities(learned_positions)
     values = [given[0].requires_grad_() for given in modalities]
-    asked = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64)
-    outs = textbook(asked, modalities), read(asked, modalities, Plan(4, True, torch.float64))
+    queries = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64)
+    outs = textbook(queries, modalities), read(queries, modalities, ReadPlan(4, True, torch.float64))
     weight = torch.randn_like(outs[0])
     gradients = [torch.autograd.grad((out * weight).sum(), [*values, *learned]) for out in outs]
     for a, b in zip(*gradients, strict=True):
@@ -67,34 +67,34 @@ def test_values_that_ask_for_gradients_get_the_textbooks(learned_positions):
 
 @pytest.mark.parametrize("store", [False, True])
 def test_gradcheck(store):
-    """Numerical gradients of what the rows ask, of modality vectors and of learned positions."""
+    """Numerical gradients of queries, modality vectors and learned positions."""
     modalities, (first, second, positions) = two_modalities(learned_positions=True)
-    asked = torch.randn(BATCH, 2, CHANNELS, dtype=torch.float64, requires_grad=True)
+    queries = torch.randn(BATCH, 2, CHANNELS, dtype=torch.float64, requires_grad=True)
 
-    def function(asked, first, second, positions):
+    def function(queries, first, second, positions):
         given = [(modalities[0][0], positions, first, None), (*modalities[1][:2], second, modalities[1][3])]
-        return read(asked, given, Plan(4, store, torch.float64))
+        return read(queries, given, ReadPlan(4, store, torch.float64))
 
-    assert torch.autograd.gradcheck(function, (asked, first, second, positions))
+    assert torch.autograd.gradcheck(function, (queries, first, second, positions))
 
 
 def test_a_row_without_any_element_reads_zeros_and_gives_finite_gradients():
     (values, positions, vector, _), _ = two_modalities(False)[0]
-    asked = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64, requires_grad=True)
+    queries = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64, requires_grad=True)
     nothing = torch.zeros(BATCH, 10, dtype=torch.bool)
-    found = read(asked, [(values, positions, vector, nothing)], Plan(4, False, torch.float64))
+    found = read(queries, [(values, positions, vector, nothing)], ReadPlan(4, False, torch.float64))
     assert torch.equal(found, torch.zeros_like(found))
     found.sum().backward()
-    assert asked.grad.isfinite().all()
+    assert queries.grad.isfinite().all()
     assert vector.grad.isfinite().all()
 
 
 def test_float32_is_within_1e_5_of_float64():
     modalities, _ = two_modalities(False)
-    asked = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64)
-    wanted = textbook(asked, modalities)
+    queries = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64)
+    wanted = textbook(queries, modalities)
     single = [tuple(t if t is None or t.dtype == torch.bool else t.float() for t in given) for given in modalities]
-    found = read(asked.float(), single, Plan(4, False, torch.float32))
+    found = read(queries.float(), single, ReadPlan(4, False, torch.float32))
     assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
 
@@ -103,13 +103,13 @@ def test_half_precision_at_imagenets_length_is_within_its_rounding_of_float64(dt
     """M = 50,176 with few latents, forward and backward; realistic size: pixels and positions of order 1."""
     elements, channels, rows = 50_176, 64, 2
     values, positions = torch.randn(1, elements, 3), torch.rand(elements, channels - 3) * 2 - 1
-    asked = torch.randn(1, rows, channels) / channels**0.5
+    queries = torch.randn(1, rows, channels) / channels**0.5
     weight = torch.randn(1, rows, channels)
     found = {}
     for kind in (torch.float64, dtype):
-        query = asked.to(dtype).to(kind).requires_grad_()
+        query = queries.to(dtype).to(kind).requires_grad_()
         given = [(values.to(torch.promote_types(kind, torch.float32)), positions.double(), None, None)]
-        out = read(query, given, Plan(4096, False, kind))
+        out = read(query, given, ReadPlan(4096, False, kind))
         (gradient,) = torch.autograd.grad((out.float() * weight).sum(), query)
         assert out.dtype == kind
         found[kind] = (out.double(), gradient.double())
@@ -120,25 +120,25 @@ def test_half_precision_at_imagenets_length_is_within_its_rounding_of_float64(dt
 
 def test_nothing_of_the_elements_size_is_kept_for_the_backward_pass_where_they_are_not_stored():
     values, positions = torch.randn(1, 4096, 3), torch.randn(4096, 61)
-    asked = torch.randn(1, ROWS, 64, requires_grad=True)
-    plan = Plan(256, False, torch.float32)
-    segments: list[Elements] = [prepare(values, positions, None, None, plan)]
+    queries = torch.randn(1, ROWS, 64, requires_grad=True)
+    plan = ReadPlan(256, False, torch.float32)
+    segments: list[Elements] = [prepare_elements(values, positions, None, None, plan)]
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        read_elements(asked, segments, plan.chunk)
+        read_elements(queries, segments, plan.chunk)
     given = {t.data_ptr() for t in (values, positions)}
     new = [t for t in kept if t.data_ptr() not in given]
-    assert sum(t.numel() for t in new) < 3 * 4096 + 4 * asked.numel()
+    assert sum(t.numel() for t in new) < 3 * 4096 + 4 * queries.numel()
 
 
 def test_elements_are_stored_up_to_64_mib_an_example():
-    assert reading_plan(1, 50_176, 512, 261, torch.float32, torch.device("cpu")).store
-    assert not reading_plan(1, 262_144, 64, 66, torch.float32, torch.device("cpu")).store
+    assert plan_read(1, 50_176, 512, 261, torch.float32, torch.device("cpu")).store
+    assert not plan_read(1, 262_144, 64, 66, torch.float32, torch.device("cpu")).store
 
 
 @pytest.mark.parametrize("count", [1, 255, 256, 257, 784, 1000])
-def test_spans_are_equal_parts_that_cover_every_element_once(count):
-    sizes = [len(range(count)[span]) for span in spans(count, 256)]
-    assert [i for span in spans(count, 256) for i in range(count)[span]] == list(range(count))
+def test_chunk_slices_are_equal_parts_that_cover_every_element_once(count):
+    sizes = [len(range(count)[part]) for part in chunk_slices(count, 256)]
+    assert [i for part in chunk_slices(count, 256) for i in range(count)[part]] == list(range(count))
     assert max(sizes) <= 256
     assert max(sizes) - min(sizes) < len(sizes)
