@@ -10,6 +10,7 @@ from .metrics.classification import metrics_of
 from .report.table import print_runs
 from .runs.environment import peak_memory
 from .runs.wandb_logger import log_record
+from .suites.definition import expand_variant
 
 DESCRIPTION = """Train the model of a config on its data, test it, and keep everything in a run folder. Any value of the
 config can be changed on the command line: --trainer.max_epochs 3 --data.batch_size 32 --seed_everything 1."""
@@ -17,7 +18,7 @@ config can be changed on the command line: --trainer.max_epochs 3 --data.batch_s
 
 def main(args: list[str] | None = None) -> dict:
     """Train and test; returns what results.json holds."""
-    cli = ByteBenchCLI(args or [], DESCRIPTION)
+    cli = ByteBenchCLI(expand_variant(args or []), DESCRIPTION)
     model, data, trainer, run = cli.model, cli.datamodule, cli.trainer, cli.run
     data.prepare_data()
     model.setup("fit")

@@ -120,7 +120,7 @@ def test_folds_are_averaged_before_seeds_are(tmp_path):
 
 
 def test_the_published_figure_of_the_final_version_stands_beside_with_the_gap(tmp_path, monkeypatch, capsys):
-    suite = "source: a paper\ncells:\n"
+    suite = "source: a paper\nvariants:\n"
     for cell, figures in (("new", "{v1: 76.4, v2: 78.0}"), ("first_only", "{v1: 50}"), ("none", "{}")):
         suite += f"  - {{name: {cell}, config: one, published: {{top1: {figures}}}}}\n"
     (tmp_path / "suites").mkdir()

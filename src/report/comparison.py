@@ -14,12 +14,11 @@ from datamodules import UserError
 
 from ..config.error_messages import suggest
 from ..runs.folder import Run
-from ..suites.definition import Figures, Suite, load_suite
+from ..suites.definition import SUITES, Figures, Suite, load_suite
 from .records import Record, main_metric
 from .rules import Budget, Excluded, split_runs
 from .statistics import Interval, bootstrap_intervals, contributions, joined, paired_interval, student_interval
 
-SUITES = Path(__file__).parents[2] / "configs" / "suites"
 # Costs of a cell: column, key of results.json. Numbers of a cell's runs are averaged.
 COSTS = {
     "parameters": "parameters",
@@ -159,7 +158,7 @@ def cells_of(records: list[Record], split: str) -> list[Cell]:
 
     def order(cell: Cell) -> tuple:
         suite = suites[cell.name[0]]
-        names = [c.name for c in suite.cells] if suite else []
+        names = [variant.name for variant in suite.variants] if suite else []
         own = cell.records[0].results["cell"]
         return cell.name[0], names.index(own) if own in names else len(names), natural(cell.label)
 
@@ -177,7 +176,7 @@ def suite_of(experiment: str) -> Suite | None:
 
 
 def figures(suite: Suite | None, record: Record) -> Figures:
-    own = [cell.published for cell in suite.cells if cell.name == record.results["cell"]] if suite else []
+    own = [v.published for v in suite.variants if v.name == record.results["cell"]] if suite else []
     return own[0] if own else {}
 
 
