@@ -28,7 +28,7 @@ from .runs.environment import peak_memory
 from .runs.folder import Run, load_checkpoint
 from .runs.results import Results
 from .runs.wandb_logger import PatientWandbLogger
-from .suites.entry import suite_entry
+from .suites.definition import load_suite
 from .tasks.base import Task
 from .training.checkpointing import Checkpointing
 from .training.energy import Energy
@@ -111,7 +111,7 @@ class ByteBenchCLI(LightningCLI):
         seed = self.config["seed_everything"]
         self.wandb_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # a sweep has named it
         self.run = Run(Path(self.config["runs_dir"], self.config["experiment"], self.config["cell"], f"seed{seed}"))
-        self.suite = suite_entry(self.config["suite"], self.config["cell"]) if self.config["suite"] else None
+        self.suite = load_suite(Path(self.config["suite"])).entry(self.config["cell"]) if self.config["suite"] else None
         super().instantiate_classes()
         if self.config["compile"]:
             self.model.backbone.compile()

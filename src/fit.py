@@ -7,6 +7,7 @@ from .config.command import run_command
 from .report.table import print_runs
 from .runs.folder import Run
 from .runs.wandb_logger import finish_wandb
+from .suites.definition import expand_variant
 
 DESCRIPTION = """Train the model of a config on its data, test it, and keep everything in a run folder. Any value of the
 config can be changed on the command line: --trainer.max_epochs 3 --data.batch_size 32 --seed_everything 1."""
@@ -14,7 +15,7 @@ config can be changed on the command line: --trainer.max_epochs 3 --data.batch_s
 
 def main(args: list[str] | None = None) -> Run:
     """Train and test; returns the finished run."""
-    cli = ByteBenchCLI(args or [], DESCRIPTION)
+    cli = ByteBenchCLI(expand_variant(args or []), DESCRIPTION)
     model, data, trainer, run = cli.model, cli.datamodule, cli.trainer, cli.run
     data.prepare_data()
     model.setup("fit")  # data, and weights to probe, that are missing end the command before an older run is moved

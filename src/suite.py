@@ -1,4 +1,4 @@
-"""Run all cells of a suite, here, on Ray or under SLURM: `python -m src.suite configs/suites/permuted_fashion_mnist.yaml`."""
+"""Run all variants of a suite, here, on Ray or under SLURM: `python -m src.suite configs/suites/probe.yaml`."""
 
 from __future__ import annotations
 
@@ -11,41 +11,46 @@ from pathlib import Path
 from datamodules import UserError
 
 from .config.command import Parser, run_command
-from .config.error_messages import suggest
 from .report.table import print_runs
 from .runs.folder import Run
-from .suites.definition import Cell, Suite, load_suite
+from .suites.definition import SUITES, Suite, Variant, load_suite
 from .suites.launchers import Work, run_here, run_on_ray, submit_to_slurm
 
-DESCRIPTION = """Train and test every cell of a suite with every seed, each in a process of its own. What has finished is
-skipped and what was stopped goes on, so that the same command goes on where it was; what breaks is named at the end."""
+DESCRIPTION = """Train and test every variant of a suite with every seed, each run in its own process. Finished runs are
+skipped and stopped runs resume, so the same command continues an interrupted suite. Runs that fail are listed at the end."""
 
 
 def main(args: list[str] | None = None) -> list[Run]:
-    """Returns the finished runs; exits with 1 if any broke."""
-    os.environ.pop("WANDB_RUN_ID", None)  # of a sweep: not that of every run
+    """Returns the finished runs; exits with 1 if any failed."""
+    os.environ.pop("WANDB_RUN_ID", None)  # set by a sweep; each run needs its own
     parser = Parser("python -m src.suite", description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("suite", type=Path, help="a file of configs/suites")
+    parser.add_argument("suite", type=Path, help="a file in configs/suites")
     parser.add_argument("--seeds", type=int, nargs="+", help="these seeds instead of the suite's")
-    parser.add_argument("--cells", nargs="+", help="these cells alone")
-    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="where run folders lie")
-    parser.add_argument("--jobs", type=int, default=1, help="how many runs at a time, sharing the cores (default: 1)")
-    parser.add_argument("--on", choices=("here", "ray", "slurm"), default="here", help="who runs them (default: here)")
-    parser.add_argument("--cpus", type=float, default=1, help="Ray: cores for a run (default: 1)")
-    parser.add_argument("--gpus", type=float, default=0, help="Ray: GPUs for a run (default: 0)")
+    parser.add_argument("--variants", nargs="+", help="run only these variants")
+    parser.add_argument("--list", action="store_true", help="print the commands that run each variant alone, and exit")
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="parent of the run folders (default: runs)")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, sharing the cores (default: 1)")
+    parser.add_argument("--on", choices=("here", "ray", "slurm"), default="here", help="where to run (default: here)")
+    parser.add_argument("--cpus", type=float, default=1, help="Ray: cores per run (default: 1)")
+    parser.add_argument("--gpus", type=float, default=0, help="Ray: GPUs per run (default: 0)")
     parser.add_argument(
         "--sbatch", default="", help="SLURM: options of sbatch, such as '--gpus-per-node 1 --time 8:00:00'"
     )
-    parser.add_argument("--task", type=int, help="become this run of the suite, by its number: what a SLURM job does")
+    parser.add_argument("--task", type=int, help="run only the run with this number, as SLURM jobs do")
     options = parser.parse_args(args)
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs} is below 1")
     suite = load_suite(options.suite)
-    chosen = chosen_cells(suite, options.cells)
+    chosen = [suite.variant(name) for name in options.variants] if options.variants else suite.variants
+    if options.list:
+        path = options.suite.resolve()
+        name = suite.name if path.parent == SUITES.resolve() else path.with_suffix("")
+        print(*(f"python -m src.fit --variant {name}/{variant.name}" for variant in chosen), sep="\n")
+        return []
     works = list(all_works(suite, options.seeds or suite.seeds, options.runs_dir))
     if options.task is not None:
         become(works, options.task)
-    waves = [[work for cell, work in works if cell in wave and cell in chosen] for wave in suite.waves()]
+    waves = [[work for variant, work in works if variant in wave and variant in chosen] for wave in suite.waves()]
     waiting = [[work for work in wave if not run_of(work).finished] for wave in waves]
     if options.on == "slurm":
         again = [str(options.suite), "--runs_dir", str(options.runs_dir)]
@@ -67,16 +72,17 @@ def main(args: list[str] | None = None) -> list[Run]:
     return finished
 
 
-def all_works(suite: Suite, seeds: list[int] | tuple[int, ...], runs_dir: Path) -> Iterator[tuple[Cell, Work]]:
-    """What there is to run, numbered over the whole suite."""
-    pairs = [(cell, seed) for cell in suite.cells for seed in seeds]
-    for number, (cell, seed) in enumerate(pairs):
-        name, log = f"{suite.name}: {cell.name}, seed {seed}", runs_dir / suite.name / cell.name / f"seed{seed}.log"
-        yield cell, Work(number, name, [*suite.options(cell, seed, runs_dir), "--resume", "auto"], log)
+def all_works(suite: Suite, seeds: list[int] | tuple[int, ...], runs_dir: Path) -> Iterator[tuple[Variant, Work]]:
+    """The runs of a suite, numbered over the whole suite."""
+    pairs = [(variant, seed) for variant in suite.variants for seed in seeds]
+    for number, (variant, seed) in enumerate(pairs):
+        log = runs_dir / suite.name / variant.name / f"seed{seed}.log"
+        options = [*suite.options(variant, seed, runs_dir), "--resume", "auto"]
+        yield variant, Work(number, f"{suite.name}: {variant.name}, seed {seed}", options, log)
 
 
-def become(works: list[tuple[Cell, Work]], number: int) -> None:
-    """Replace this process by one run, so that it gets the signals itself."""
+def become(works: list[tuple[Variant, Work]], number: int) -> None:
+    """Replace this process by one run, so that the run itself receives the signals."""
     if not 0 <= number < len(works):
         raise UserError(f"--task {number}: the suite has runs 0 to {len(works) - 1}")
     command = works[number][1].command
@@ -85,15 +91,6 @@ def become(works: list[tuple[Cell, Work]], number: int) -> None:
 
 def run_of(work: Work) -> Run:
     return Run(work.log.with_suffix(""))
-
-
-def chosen_cells(suite: Suite, names: list[str] | None) -> list[Cell]:
-    """All cells, or those that are named."""
-    cells = {cell.name: cell for cell in suite.cells}
-    for name in names or ():
-        if name not in cells:
-            raise UserError(f"suite {suite.name} has no cell {name!r}{suggest(name, cells)}")
-    return [cells[name] for name in names or cells]
 
 
 if __name__ == "__main__":

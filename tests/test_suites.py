@@ -1,4 +1,4 @@
-"""Suites: mistakes in their files are said in one line, and the runner goes on where it was stopped."""
+"""Suites: mistakes in their files are reported in one line, and the runner continues where it was stopped."""
 
 import json
 import os
@@ -13,10 +13,13 @@ import yaml
 
 from datamodules import UserError
 from src import suite
-from src.suites.definition import load_suite
+from src.suites import definition
+from src.suites.definition import expand_variant, load_suite
 
 ROOT = Path(__file__).parent.parent
-GOOD = {"source": "none", "cells": [{"name": "small", "config": "digits_perceiver"}]}
+SMALL = {"name": "small", "config": "digits_perceiver"}
+GOOD = {"source": "none", "variants": [SMALL]}
+MATRIX = {"model": {"a": {"config": "digits_perceiver"}}}
 
 
 @pytest.fixture
@@ -30,25 +33,33 @@ def configs(tmp_path) -> Path:
 
 def write(configs: Path, content: object) -> Path:
     path = configs / "suites" / "tiny.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
     return path
 
 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"cells": []}, "cells should be a list of one or more"),
-        ({"cell": []}, "has the unknown key 'cell': did you mean cells"),
+        ({"variants": []}, "has no variants"),
+        ({"variants": "small"}, "variants should be a list"),
+        ({"variant": []}, "has the unknown key 'variant': did you mean variants"),
         ({"seeds": 3}, r"seeds 3 should be a list of whole numbers, such as \[0, 1, 2\]"),
+        ({"folds": "five"}, "folds 'five' should be a whole number above 0"),
         ({"budget": {"epochs": 3}}, "budget has the unknown key 'epochs': did you mean max_epochs"),
-        ({"cells": [{"name": "a"}]}, "cell 1 lacks config"),
-        ({"cells": [{"name": "a", "config": "digit_perceiver"}]}, "cell a: there is no config .*did you mean digits_perc"),
-        ({"cells": GOOD["cells"] * 2}, "two cells are called small"),
-        ({"cells": [GOOD["cells"][0] | {"overrides": [1]}]}, "cell small: overrides .* should map options to values"),
-        ({"cells": [GOOD["cells"][0] | {"published": {"top1": 5}}]}, "cell small, top1: expected the keys v1, v2, found 5"),
-        ({"cells": [GOOD["cells"][0] | {"published": {"top1": {"v3": 5}}}]}, "unknown key 'v3'"),
-        ({"cells": [GOOD["cells"][0] | {"published": {"top1": {"v1": "good"}}}]}, "should be numbers"),
-        ({"cells": [GOOD["cells"][0] | {"after": "smal"}]}, "cell small: no cell before it is called 'smal'"),
+        ({"variants": [{"name": "a"}]}, "variant 1 lacks config"),
+        ({"variants": [{"name": "a", "config": "digit_perceiver"}]}, "variant a: there is no config .*did you mean digits"),
+        ({"config": "digit_perceiver", "variants": [{"name": "a"}]}, "variant a: there is no config .*did you mean digits"),
+        ({"variants": [SMALL, SMALL]}, "two variants are called small"),
+        ({"variants": [SMALL | {"overrides": [1]}]}, "variant small: overrides .* should map options to values"),
+        ({"variants": [SMALL | {"published": {"top1": 5}}]}, "variant small, top1: expected the keys v1, v2, found 5"),
+        ({"variants": [SMALL | {"published": {"top1": {"v3": 5}}}]}, "unknown key 'v3'"),
+        ({"variants": [SMALL | {"published": {"top1": {"v1": "good"}}}]}, "should be numbers"),
+        ({"variants": [SMALL | {"after": "smal"}]}, "variant small: no variant before it is called 'smal'"),
+        ({"matrix": ["a"]}, "matrix should map axes to short names"),
+        ({"matrix": {"model": {"a": {"confg": "x"}}}}, "matrix, model 'a' has the unknown key 'confg': did you mean config"),
+        ({"matrix": {"model": {"a": {"overrides": 3}}}}, "matrix, model 'a': overrides 3 should map options to values"),
+        ({"matrix": MATRIX, "published": {"b": {}}}, "published has the unknown key 'b'"),
+        ({"matrix": {"model": {"small": SMALL | {"name": None}}}}, "matrix, model 'small' has the unknown key 'name'"),
         ({"source": None}, "lacks source"),
     ],
 )  # fmt: skip
@@ -64,19 +75,88 @@ def test_a_missing_or_broken_file_is_named(configs):
     path = write(configs, GOOD)
     with pytest.raises(UserError, match=r"there is no suite .*tinny\.yaml: did you mean tiny\.yaml"):
         load_suite(path.with_name("tinny.yaml"))
-    path.write_text("cells: [")
+    path.write_text("variants: [")
     with pytest.raises(UserError, match=r"tiny\.yaml is not valid YAML"):
         load_suite(path)
     path.write_text("nothing")
-    with pytest.raises(UserError, match=r"tiny\.yaml: expected the keys source, cells"):
+    with pytest.raises(UserError, match=r"tiny\.yaml: expected the keys source, seeds"):
         load_suite(path)
+
+
+def test_a_matrix_is_the_product_of_its_axes_and_lists_follow_it(configs):
+    orders = {"": {}, "fixed": {"overrides": {"data.permutation": "fixed"}}}
+    models = {"a": {"config": "digits_perceiver"}, "b": {"config": "digits_perceiver", "overrides": {"data.bands": 2}}}
+    published = {"fixed_b": {"top1": {"v1": 5}}}
+    matrix = {"matrix": {"order": orders, "model": models}, "published": published}
+    variants = load_suite(write(configs, GOOD | matrix)).variants
+    assert [variant.name for variant in variants] == ["a", "fixed_a", "b", "fixed_b", "small"]
+    assert [variant.published for variant in variants] == [{}, {}, {}, published["fixed_b"], {}]
+    assert variants[0].overrides == {}
+    assert variants[3].overrides == {"data.permutation": "fixed", "data.bands": 2}
+
+
+def test_folds_repeat_every_variant_and_what_it_reads(configs):
+    content = GOOD | {"folds": 2, "variants": [SMALL, {**SMALL, "name": "probe", "after": "small"}]}
+    suite = load_suite(write(configs, content))
+    assert [v.name for v in suite.variants] == ["small_fold0", "small_fold1", "probe_fold0", "probe_fold1"]
+    assert [v.overrides for v in suite.variants[:2]] == [{"data.fold": 0}, {"data.fold": 1}]
+    assert [v.after for v in suite.variants[2:]] == ["small_fold0", "small_fold1"]
+
+
+def test_a_variant_expands_to_its_options_and_those_given_follow(configs, monkeypatch):
+    overrides = {"model.weights": "{runs_dir}/tiny/a/seed{seed}"}
+    path = write(
+        configs, GOOD | {"seeds": [4, 5], "budget": {"max_epochs": 2}, "variants": [SMALL | {"overrides": overrides}]}
+    )
+    monkeypatch.setattr(definition, "SUITES", path.parent)
+    loaded = load_suite(path)
+    wanted = loaded.options(loaded.variants[0], 4, Path("runs"))
+    assert expand_variant(["--variant", "tiny/small"]) == wanted
+    assert expand_variant(["--trainer.max_epochs", "3", "--variant=tiny/small"]) == [
+        *wanted,
+        "--trainer.max_epochs",
+        "3",
+    ]
+    given = ["--variant", "tiny/small", "--seed_everything", "7", "--runs_dir", "there"]
+    assert expand_variant(given) == loaded.options(loaded.variants[0], 7, Path("there"))
+    assert expand_variant(["--config", "some.yaml"]) == ["--config", "some.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("variant", "says"),
+    [
+        ("perceiver_ablation/cross1", "there is no suite 'perceiver_ablation' .*did you mean perceiver_ablations"),
+        ("perceiver_ablations/cros1", "suite perceiver_ablations has no variant 'cros1': did you mean cross1"),
+        ("cross1", "--variant cross1: expected SUITE/NAME, such as perceiver_ablations/cross8_start"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_the_name_of_a_variant_is_one_line_with_the_nearest_name(variant, says):
+    with pytest.raises(UserError, match=says) as error:
+        expand_variant(["--variant", variant])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", sorted(definition.SUITES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_listed_command_expands_to_the_options_of_its_variant(path, capsys):
+    assert suite.main([str(path), "--list"]) == []
+    loaded = load_suite(path)
+    expanded = [expand_variant(line.split()[3:]) for line in capsys.readouterr().out.splitlines()]
+    assert expanded == [loaded.options(variant, loaded.seeds[0], Path("runs")) for variant in loaded.variants]
+
+
+def test_commands_of_a_suite_that_lies_elsewhere_name_its_path(configs, capsys):
+    path = write(configs, GOOD)
+    suite.main([str(path), "--list"])
+    loaded = load_suite(path)
+    listed = capsys.readouterr().out.split()[3:]
+    assert expand_variant(listed) == loaded.options(loaded.variants[0], 0, Path("runs"))
 
 
 def test_overrides_and_budget_become_options_with_seed_and_place_of_the_run(configs):
     overrides = {"data.bands": 2, "model.weights": "{runs_dir}/tiny/a/seed{seed}", "model.backbone.cross_weights": None}
-    content = GOOD | {"budget": {"max_time": "00:00:10:00"}, "cells": [GOOD["cells"][0] | {"overrides": overrides}]}
+    content = GOOD | {"budget": {"max_time": "00:00:10:00"}, "variants": [SMALL | {"overrides": overrides}]}
     loaded = load_suite(write(configs, content))
-    options = loaded.options(loaded.cells[0], 2, Path("there"))
+    options = loaded.options(loaded.variants[0], 2, Path("there"))
     given = dict(zip(options[::2], options[1::2], strict=True))
     assert given == {
         "--config": str(configs / "digits_perceiver.yaml"),
@@ -95,7 +175,7 @@ def test_overrides_and_budget_become_options_with_seed_and_place_of_the_run(conf
 def test_the_runner_skips_what_is_finished_goes_on_after_what_breaks_and_says_so(configs, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(ROOT)
     broken = {"name": "broken", "config": "digits_perceiver", "overrides": {"data.band": 2}}
-    path = write(configs, GOOD | {"budget": {"max_epochs": 1}, "cells": [broken, *GOOD["cells"]]})
+    path = write(configs, GOOD | {"budget": {"max_epochs": 1}, "variants": [broken, *GOOD["variants"]]})
     runs = tmp_path / "runs"
     with pytest.raises(SystemExit) as stopped:
         suite.main([str(path), "--runs_dir", str(runs), "--seeds", "5"])
@@ -106,23 +186,23 @@ def test_the_runner_skips_what_is_finished_goes_on_after_what_breaks_and_says_so
     results = runs / "tiny" / "small" / "seed5" / "results.json"
     assert json.loads(results.read_text())["epochs"] == 1
     written = results.stat().st_mtime_ns
-    [run] = suite.main([str(path), "--runs_dir", str(runs), "--seeds", "5", "--cells", "small"])
+    [run] = suite.main([str(path), "--runs_dir", str(runs), "--seeds", "5", "--variants", "small"])
     assert run.folder == results.parent
     assert results.stat().st_mtime_ns == written
 
 
-def test_an_unknown_cell_is_named(configs):
-    with pytest.raises(UserError, match=r"suite tiny has no cell 'smal': did you mean small"):
-        suite.main([str(write(configs, GOOD)), "--cells", "smal"])
+def test_an_unknown_variant_is_named(configs):
+    with pytest.raises(UserError, match=r"suite tiny has no variant 'smal': did you mean small"):
+        suite.main([str(write(configs, GOOD)), "--variants", "smal"])
 
 
 @pytest.mark.integration
-def test_cells_that_read_others_come_after_them_and_several_run_at_a_time(configs, tmp_path, capfd, monkeypatch):
+def test_variants_that_read_others_come_after_them_and_several_run_at_a_time(configs, tmp_path, capfd, monkeypatch):
     monkeypatch.chdir(ROOT)
-    cells = [{"name": name, "config": "digits_perceiver"} for name in ("first", "alone", "last")]
-    cells[2]["after"] = "first"
-    path = write(configs, GOOD | {"budget": {"max_steps": 2}, "cells": cells})
-    assert [[cell.name for cell in wave] for wave in load_suite(path).waves()] == [["first", "alone"], ["last"]]
+    variants = [{"name": name, "config": "digits_perceiver"} for name in ("first", "alone", "last")]
+    variants[2]["after"] = "first"
+    path = write(configs, GOOD | {"budget": {"max_steps": 2}, "variants": variants})
+    assert [[variant.name for variant in wave] for wave in load_suite(path).waves()] == [["first", "alone"], ["last"]]
     runs = suite.main([str(path), "--runs_dir", str(tmp_path / "runs"), "--jobs", "2"])
     assert [run.folder.parent.name for run in runs] == ["first", "alone", "last"]
     began = {run.folder.parent.name: (run.folder / "config.yaml").stat().st_mtime for run in runs}
@@ -137,7 +217,7 @@ def test_a_suite_on_ray_keeps_logs_and_goes_on_where_it_was(configs, tmp_path, c
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     broken = {"name": "broken", "config": "digits_perceiver", "overrides": {"data.band": 2}}
-    path = write(configs, GOOD | {"budget": {"max_steps": 2}, "cells": [broken, *GOOD["cells"]]})
+    path = write(configs, GOOD | {"budget": {"max_steps": 2}, "variants": [broken, *GOOD["variants"]]})
     options = [str(path), "--runs_dir", str(tmp_path / "runs"), "--on", "ray"]
     try:
         with pytest.raises(SystemExit):
@@ -147,7 +227,7 @@ def test_a_suite_on_ray_keeps_logs_and_goes_on_where_it_was(configs, tmp_path, c
         assert "1 of 2 runs broke:\ntiny: broken, seed 0: python -m src.fit" in said.err
         log = tmp_path / "runs" / "tiny" / "broken" / "seed0.log"
         assert "has no option 'band': did you mean bands?" in log.read_text()
-        [run] = suite.main([*options, "--cells", "small"])  # finished: Ray has nothing to do
+        [run] = suite.main([*options, "--variants", "small"])  # finished: Ray has nothing to do
         assert json.loads((run.folder / "results.json").read_text())["steps"] == 2
     finally:
         ray.shutdown()
@@ -179,9 +259,9 @@ def test_a_suite_under_slurm_is_an_array_for_each_wave_and_each_job_one_run(conf
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     monkeypatch.setenv("PYTHON", sys.executable)
-    cells = [{"name": name, "config": "digits_perceiver"} for name in ("first", "last")]
-    cells[1]["after"] = "first"
-    path = write(configs, GOOD | {"seeds": [3, 4], "budget": {"max_steps": 2}, "cells": cells})
+    variants = [{"name": name, "config": "digits_perceiver"} for name in ("first", "last")]
+    variants[1]["after"] = "first"
+    path = write(configs, GOOD | {"seeds": [3, 4], "budget": {"max_steps": 2}, "variants": variants})
     runs = tmp_path / "runs"
     assert (
         suite.main([str(path), "--runs_dir", str(runs), "--on", "slurm", "--sbatch=--time=1:00:00", "--seeds", "3"])

@@ -40,7 +40,7 @@ LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 PLACE_OPTIONS = {
     f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar")
 }
-PLACE_OPTIONS |= {"runs_dir", "data.init_args.num_workers", "data.init_args.data_dir"}
+PLACE_OPTIONS |= {"runs_dir", "suite", "data.init_args.num_workers", "data.init_args.data_dir"}
 
 
 @dataclass(frozen=True)

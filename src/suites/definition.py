@@ -1,21 +1,28 @@
-"""Suites: the cells of one table of a paper, each with what was published for it. They lie in configs/suites/.
+"""Suites: the variants of one table of a paper, each with its published values. They are files in configs/suites/.
 
-experiment of the runs: the suite's name, `NAME` of configs/suites/NAME.yaml. Keys of the file:
-  source         paper and table of the published figures
-  seeds          of every cell
-  budget         max_epochs, max_steps or max_time of every cell; the configs' own where left out
-  cells          a list of name, config (a file of configs/, without .yaml), overrides, published, and after: the name of
-                 a cell whose runs this one reads
-  published_for  figures of models without a cell: from their name to what was published
+The experiment of the runs is the suite's name, NAME for configs/suites/NAME.yaml. Keys of the file:
+  source         paper and table of the published values
+  seeds          seeds of every variant
+  budget         max_epochs, max_steps or max_time of every variant; the configs' own if left out
+  config         a file of configs/, without .yaml, for the variants that name none
+  variants       a list of name, config, overrides, published, and after: the name of an earlier variant whose runs this
+                 one reads
+  matrix         named axes, each a mapping from short names to config and overrides. Every combination is a variant, and
+                 the short names joined by _ are its name; the first axis varies fastest
+  published      published values of the matrix's variants, by name
+  folds          N: every variant runs once on each of N folds, with data.fold K and _foldK after its name
+  published_for  published values of models that are no variants, by name
 overrides: from an option, as on src.fit's command line without --, to its value; {seed} and {runs_dir} in it are the run's.
 published: {metric: {version: value}}. v1 is the first version of the paper, v2 the final one; top1, map and AP in %,
-  parameters in millions, gflops in 10^9 multiplications and additions, counted apart.
+  parameters in millions, gflops in 10^9, counting a multiplication and an addition as two.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,73 +30,123 @@ import yaml
 
 from datamodules import UserError
 
+from ..config.command import Parser
 from ..config.error_messages import suggest
+from ..runs.results import Published, SuiteEntry
 
+SUITES = Path(__file__).parents[2] / "configs" / "suites"
 BUDGETS = ("max_epochs", "max_steps", "max_time")
-Figures = dict[str, dict[str, float]]  # metric -> version -> value
+KEYS = ("seeds", "budget", "config", "variants", "matrix", "published", "folds", "published_for")
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One cell: a config with some options changed."""
+class Variant:
+    """A config with some options changed."""
 
     name: str
     config: Path
     overrides: dict[str, Any]
-    published: Figures
+    published: Published
     after: str | None = None
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A table: its cells, in order."""
+    """A table: its variants, in order."""
 
     name: str
+    path: Path
     source: str
-    cells: tuple[Cell, ...]
+    variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
     budget: dict[str, Any]
-    published_for: dict[str, Figures]
+    published_for: dict[str, Published]
 
-    def waves(self) -> list[list[Cell]]:
-        """The cells in groups, each of which may run at once when those before it have finished."""
+    def variant(self, name: str) -> Variant:
+        """The variant of this name. Raises UserError with the nearest name if there is none."""
+        named = {variant.name: variant for variant in self.variants}
+        if name not in named:
+            raise UserError(f"suite {self.name} has no variant {name!r}{suggest(name, named)}")
+        return named[name]
+
+    def entry(self, name: str) -> SuiteEntry:
+        """Where a variant stands, for the results of its runs. Raises UserError if there is none of this name."""
+        variant = self.variant(name)
+        return SuiteEntry(self.name, self.source, self.variants.index(variant), variant.published)
+
+    def waves(self) -> list[list[Variant]]:
+        """The variants in groups; a group can run once those before it have finished."""
         depth: dict[str, int] = {}
-        for cell in self.cells:  # `after` names an earlier one
-            depth[cell.name] = 0 if cell.after is None else depth[cell.after] + 1
-        return [[cell for cell in self.cells if depth[cell.name] == wave] for wave in range(max(depth.values()) + 1)]
+        for variant in self.variants:  # `after` names an earlier one
+            depth[variant.name] = 0 if variant.after is None else depth[variant.after] + 1
+        waves = range(max(depth.values()) + 1)
+        return [[variant for variant in self.variants if depth[variant.name] == wave] for wave in waves]
 
-    def options(self, cell: Cell, seed: int, runs_dir: Path) -> list[str]:
-        """What src.fit is told of a run: its config, where it is kept, the budget and the overrides."""
-        words = ["--config", str(cell.config), "--runs_dir", str(runs_dir), "--experiment", self.name]
-        words += ["--cell", cell.name, "--seed_everything", str(seed)]
+    def options(self, variant: Variant, seed: int, runs_dir: Path) -> list[str]:
+        """The arguments of src.fit for one run: its config, where it is kept, the budget and the overrides."""
+        words = ["--config", str(variant.config), "--runs_dir", str(runs_dir), "--experiment", self.name]
+        words += ["--suite", str(self.path), "--cell", variant.name, "--seed_everything", str(seed)]
         budget = {f"trainer.{name}": value for name, value in self.budget.items()}
-        for option, value in (budget | cell.overrides).items():
+        for option, value in (budget | variant.overrides).items():
             text = value if isinstance(value, str) else json.dumps(value)
             words += [f"--{option}", text.replace("{seed}", str(seed)).replace("{runs_dir}", str(runs_dir))]
         return words
 
 
+def expand_variant(args: Sequence[str]) -> list[str]:
+    """Replace `--variant SUITE/NAME` by the options that it stands for; the other arguments follow and override them.
+
+    Raises UserError with the nearest name if the suite or the variant does not exist.
+    """
+    parser = Parser("python -m src.fit", add_help=False, allow_abbrev=False)
+    parser.add_argument("--variant")
+    parser.add_argument("--seed_everything", type=int)
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs"))
+    if not any(arg.partition("=")[0] == "--variant" for arg in args):
+        return list(args)
+    found, others = parser.parse_known_args(args)
+    suite_name, slash, name = found.variant.rpartition("/")
+    if not slash:
+        raise UserError(f"--variant {found.variant}: expected SUITE/NAME, such as perceiver_ablations/cross8_start")
+    path = SUITES / f"{suite_name}.yaml"
+    if not path.is_file():
+        near = suggest(suite_name, sorted(known.stem for known in SUITES.glob("*.yaml")))
+        raise UserError(f"--variant {found.variant}: there is no suite {suite_name!r} in configs/suites{near}")
+    suite = load_suite(path)
+    seed = suite.seeds[0] if found.seed_everything is None else found.seed_everything
+    return [*suite.options(suite.variant(name), seed, found.runs_dir), *others]
+
+
 def load_suite(path: Path) -> Suite:
     """Read and check a suite. Raises UserError with the file and what is wrong in it."""
-    content = read_keys(path, read_yaml(path), ("source", "cells"), ("seeds", "budget", "published_for"))
-    budget, seeds = content.get("budget") or {}, content.get("seeds", [0])
+    content = read_keys(path, read_yaml(path), ("source",), KEYS)
+    budget, seeds, folds = content.get("budget") or {}, content.get("seeds", [0]), content.get("folds")
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise UserError(f"{path}: seeds {seeds} should be a list of whole numbers, such as [0, 1, 2]")
+    if folds is not None and (type(folds) is not int or folds < 1):
+        raise UserError(f"{path}: folds {folds!r} should be a whole number above 0")
     read_keys(f"{path}, budget", budget, (), BUDGETS)
-    if not isinstance(content["cells"], list) or not content["cells"]:
-        raise UserError(f"{path}: cells should be a list of one or more")
-    cells = [read_cell(path, number, cell) for number, cell in enumerate(content["cells"], start=1)]
-    names = [cell.name for cell in cells]
+    listed = content.get("variants") or []
+    if not isinstance(listed, list):
+        raise UserError(f"{path}: variants should be a list")
+    rows = [*matrix_rows(path, content.get("matrix") or {}, content.get("published") or {}), *listed]
+    if not rows:
+        raise UserError(f"{path} has no variants: list them under variants, or give axes under matrix")
+    variants = [read_variant(path, number, row, content.get("config")) for number, row in enumerate(rows, start=1)]
+    names = [variant.name for variant in variants]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise UserError(f"{path}: two cells are called {twice[0]}: name every cell once")
-    for number, cell in enumerate(cells):
-        if cell.after is not None and cell.after not in names[:number]:
-            near = suggest(cell.after, names[:number])
-            raise UserError(f"{path}, cell {cell.name}: no cell before it is called {cell.after!r}{near}")
+        raise UserError(f"{path}: two variants are called {twice[0]}: give every variant a name of its own")
+    for number, variant in enumerate(variants):
+        if variant.after is not None and variant.after not in names[:number]:
+            near = suggest(variant.after, names[:number])
+            raise UserError(f"{path}, variant {variant.name}: no variant before it is called {variant.after!r}{near}")
+    if folds is not None:
+        variants = [of_fold(variant, fold) for variant in variants for fold in range(folds)]
     others = {
-        name: read_figures(f"{path}, {name}", figures) for name, figures in (content.get("published_for") or {}).items()
+        name: read_published(f"{path}, {name}", figures)
+        for name, figures in (content.get("published_for") or {}).items()
     }
-    return Suite(path.stem, content["source"], tuple(cells), tuple(seeds), budget, others)
+    return Suite(path.stem, path, content["source"], tuple(variants), tuple(seeds), budget, others)
 
 
 def read_yaml(path: Path) -> Any:
@@ -99,11 +156,11 @@ def read_yaml(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): mend it there") from error
+        raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): fix it there") from error
 
 
 def read_keys(where: object, content: Any, needed: tuple[str, ...], others: tuple[str, ...]) -> dict:
-    """A mapping with all of `needed` and none but these and `others`."""
+    """A mapping that has all of the `needed` keys, and no keys but these and `others`."""
     if not isinstance(content, dict):
         raise UserError(f"{where}: expected the keys {', '.join(needed + others)}, found {content!r}")
     for key in content:
@@ -114,21 +171,56 @@ def read_keys(where: object, content: Any, needed: tuple[str, ...], others: tupl
     return content
 
 
-def read_cell(path: Path, number: int, content: Any) -> Cell:
-    content = read_keys(f"{path}, cell {number}", content, ("name", "config"), ("overrides", "published", "after"))
+def matrix_rows(path: Path, axes: Any, published: Any) -> Iterator[dict]:
+    """Every combination of the axes' choices, in the form of a row of `variants`."""
+    if not isinstance(axes, dict) or not all(isinstance(choices, dict) for choices in axes.values()):
+        raise UserError(f"{path}: matrix should map axes to short names, and these to config and overrides")
+    for axis, choices in axes.items():
+        for name, choice in choices.items():
+            where = f"{path}, matrix, {axis} {name!r}"
+            read_overrides(where, read_keys(where, choice, (), ("config", "overrides")))
+    rows = {}
+    for combination in product(*(choices.items() for choices in reversed(axes.values()))) if axes else ():
+        names, choices = zip(*reversed(combination), strict=True)
+        row: dict[str, Any] = {"name": "_".join(filter(None, names))}
+        for choice in choices:
+            row |= choice | {"overrides": row.get("overrides", {}) | read_overrides("", choice)}
+        rows[row["name"]] = row
+    for name, figures in read_keys(f"{path}, published", published, (), tuple(rows)).items():
+        rows[name]["published"] = figures
+    yield from rows.values()
+
+
+def read_variant(path: Path, number: int, content: Any, default: str | None) -> Variant:
+    """default: the suite's own config."""
+    needed, others = ("name",), ("overrides", "published", "after")
+    needed, others = ((*needed, "config"), others) if default is None else (needed, ("config", *others))
+    content = read_keys(f"{path}, variant {number}", content, needed, others)
     name, configs = str(content["name"]), path.parent.parent
-    config = configs / f"{content['config']}.yaml"
+    config = configs / f"{content.get('config', default)}.yaml"
     if not config.is_file():
-        near = suggest(str(content["config"]), [found.stem for found in configs.glob("*.yaml")])
-        raise UserError(f"{path}, cell {name}: there is no config {config}{near}")
+        near = suggest(config.stem, [found.stem for found in configs.glob("*.yaml")])
+        raise UserError(f"{path}, variant {name}: there is no config {config}{near}")
+    where = f"{path}, variant {name}"
+    published = read_published(where, content.get("published") or {})
+    return Variant(name, config, read_overrides(where, content), published, content.get("after"))
+
+
+def read_overrides(where: str, content: dict) -> dict[str, Any]:
     overrides = content.get("overrides") or {}
     if not isinstance(overrides, dict):
-        raise UserError(f"{path}, cell {name}: overrides {overrides!r} should map options to values")
-    published = read_figures(f"{path}, cell {name}", content.get("published") or {})
-    return Cell(name, config, overrides, published, content.get("after"))
+        raise UserError(f"{where}: overrides {overrides!r} should map options to values")
+    return overrides
 
 
-def read_figures(where: str, content: Any) -> Figures:
+def of_fold(variant: Variant, fold: int) -> Variant:
+    """The variant on one fold; what it reads is of the same fold."""
+    after = variant.after and f"{variant.after}_fold{fold}"
+    overrides = variant.overrides | {"data.fold": fold}
+    return replace(variant, name=f"{variant.name}_fold{fold}", overrides=overrides, after=after)
+
+
+def read_published(where: str, content: Any) -> Published:
     """{metric: {version: value}}, checked."""
     figures = content if isinstance(content, dict) else {"published": content}
     for metric, versions in figures.items():
