@@ -1,4 +1,4 @@
-"""What docs/ says can be done can be done: examples run, commands parse, links lead somewhere."""
+"""What README and docs/ say works: examples run, commands parse, links lead somewhere."""
 
 import json
 import os
@@ -16,14 +16,15 @@ from wandb.sdk.launch.sweeps import utils as wandb_sweeps
 from src.fit import main as fit
 from tests.support import ROOT
 
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 SWEEPS = sorted((ROOT / "configs/sweeps").glob("*.yaml"))
 NAMED = re.compile(r"# (\S+\.(?:py|yaml))\n")
 ENVIRONMENT = {**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 
 
-def blocks(page: str, *languages: str) -> list[str]:
-    found = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+def blocks(page: Path, *languages: str) -> list[str]:
+    found = re.findall(r"```(\w+)\n(.*?)```", page.read_text(), re.DOTALL)
     return [block for language, block in found if language in languages]
 
 
@@ -33,7 +34,7 @@ def commands(page: Path) -> list[str]:
     return [found[1] for line in lines if (found := re.match(r"(?:\$ | {4})(python -m .*)", line))]
 
 
-def checkout(folder: Path, page: str) -> Path:
+def checkout(folder: Path, page: Path) -> Path:
     """A copy of the sources with the files that a page gives; those of one name are parts of one file."""
     for name in ("src", "datamodules", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -55,9 +56,19 @@ def run(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+def test_readmes_backbone_data_set_and_config_are_short_and_train(tmp_path):
+    named = [block for block in blocks(README, "python", "yaml") if NAMED.match(block)]
+    assert len(named) == 3
+    assert all(block.count("\n") < 30 for block in named)
+    folder = checkout(tmp_path, README)
+    run(folder, "-m", "src.fit", "--config", "configs/wine_bag.yaml")
+    results = json.loads((folder / "runs/wine/bag/seed0/results.json").read_text())
+    assert results["metrics"]["test"]["top1"] > 0.6
+
+
 @pytest.mark.integration
 def test_the_data_set_of_add_your_data_is_written_linted_and_learnt(tmp_path):
-    folder = checkout(tmp_path, "add_your_data.md")
+    folder = checkout(tmp_path, ROOT / "docs/add_your_data.md")
     for command in commands(ROOT / "docs/add_your_data.md"):
         run(folder, *shlex.split(command)[1:])
     results = json.loads((folder / "runs/taps/perceiver/seed0/results.json").read_text())
@@ -84,16 +95,21 @@ assert torch.allclose(same[0], model({"points": permuted}), atol=1e-5)
 
 @pytest.mark.integration
 def test_the_backbones_of_add_your_backbone_train_ignore_what_is_masked_and_carry_detection(tmp_path):
-    folder = checkout(tmp_path, "add_your_backbone.md")
-    first, *_ = commands(ROOT / "docs/add_your_backbone.md")
+    page = ROOT / "docs/add_your_backbone.md"
+    folder = checkout(tmp_path, page)
+    first, *_ = commands(page)
     run(folder, *shlex.split(first)[1:], "--config", "configs/trainer/smoke.yaml")
-    (example,) = [block for block in blocks("add_your_backbone.md", "python") if not NAMED.match(block)]
+    (example,) = [block for block in blocks(page, "python") if not NAMED.match(block)]
     assert float(run(folder, "-c", example + MASKED).split()[0]) > 0
 
 
 def test_the_examples_of_reuse_datamodules_run_one_after_another(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec("\n".join(blocks("reuse_datamodules.md", "python")), {})
+    exec("\n".join(blocks(ROOT / "docs/reuse_datamodules.md", "python")), {})
+    (of_readme,) = [block for block in blocks(README, "python") if "from datamodules import Digits" in block]
+    scope: dict = {}
+    exec(of_readme, scope)
+    assert scope["x"].shape == (32, 64, 19)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -101,11 +117,13 @@ def test_links_commands_and_files_of_a_page_exist(page):
     text = page.read_text()
     for link in re.findall(r"\]\(([^)#:]+)\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
         assert (page.parent / link).exists(), link
-    for module in re.findall(r"python -m ((?:src|datamodules)\.\w+)", text):
+    for module in re.findall(r"python -m ((?:src|datamodules)(?:\.\w+)+)", text):
         assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
-    given = {name for block in blocks(page.name, "python", "yaml") for name in NAMED.findall(block)}
-    for name in re.findall(r"(?:configs|tests|docker|notebooks)/[\w/]+\.\w+", text):
+    given = {name for block in blocks(page, "python", "yaml") for name in NAMED.findall(block)}
+    for name in re.findall(r"(?:configs|tests|docker|notebooks)/[a-z0-9_/]+\.\w+", text):
         assert (ROOT / name).is_file() or name in given, name
+    for target in re.findall(r"(?:`|^\$ )make ([a-z]+)", text, re.M):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), target
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

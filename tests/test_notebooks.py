@@ -25,7 +25,3 @@ def test_a_notebook_has_no_outputs_and_begins_at_the_root(path):
     assert cells[0]["cell_type"] == "markdown"
     assert code_of(path)[0].count("\n") == 2
     assert 'os.path.isdir("src")' in code_of(path)[0]
-
-
-def test_there_are_the_four_that_readme_promises():
-    assert {path.stem for path in NOTEBOOKS} == {"attention_maps", "comparing_runs", "quickstart", "reuse_datamodule"}

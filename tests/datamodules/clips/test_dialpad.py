@@ -73,10 +73,6 @@ def test_in_memory_gives_the_same_data(folder):
     assert_equal(batches(make(folder, in_memory=True), training=True), batches(make(folder), training=True))
 
 
-def test_workers_give_the_same_data(folder):
-    assert_equal(batches(make(folder, num_workers=2), training=True), batches(make(folder), training=True))
-
-
 def test_composing_twice_gives_the_same_fingerprint_and_another_seed_another(folder, tmp_path):
     compose_dialpad.compose(tmp_path / "again", CLIPS, seed=0, workers=1)
     compose_dialpad.compose(tmp_path / "other", CLIPS, seed=1, workers=1)

@@ -5,7 +5,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import pytest
-import torch
 
 from datamodules import UserError
 from datamodules.clips import compose_garments_spoken
@@ -73,13 +72,6 @@ def test_test_prompts_and_garments_are_never_in_training(folder):
     }
     assert not names["train"] & names["test"]
     assert not names["train"] & names["val"]
-
-
-def test_in_memory_gives_the_same_data(folder):
-    for one, other in zip(make(folder).loader("val"), make(folder, in_memory=True).loader("val"), strict=True):
-        assert one["key"] == other["key"]
-        for name in ("audio", "video", "target"):
-            assert torch.equal(one[name], other[name])
 
 
 def test_the_seed_decides_what_is_composed(parts, folder, tmp_path):

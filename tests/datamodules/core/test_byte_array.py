@@ -67,14 +67,6 @@ def test_permute_keeps_the_grid_and_shares_positions_only_where_the_order_is_sha
     assert make().permute(orders(each=True)).positions.shape == (B, M, P)
 
 
-@pytest.mark.parametrize("each", [True, False])
-def test_permute_and_its_inverse_change_nothing(each):
-    array, order = make(), orders(each)
-    back = array.permute(order).permute(order.argsort(dim=-1))
-    assert torch.equal(back.concat(), array.concat())
-    assert torch.equal(back.mask, array.mask)
-
-
 def test_to_casts_values_and_positions_and_leaves_the_mask_bool():
     array = make().to(torch.float64)
     assert (array.values.dtype, array.positions.dtype, array.mask.dtype) == (torch.float64, torch.float64, torch.bool)

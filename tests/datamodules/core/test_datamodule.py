@@ -181,9 +181,4 @@ def test_a_run_that_ended_with_an_epoch_goes_on_with_the_next(num_workers, whole
 def test_describe_names_data_and_membership_of_splits():
     described = Digits().describe()
     assert described == Digits(batch_size=8, seed=3).describe()
-    assert {name: split["samples"] for name, split in described["splits"].items()} == {
-        "train": 1197,
-        "val": 300,
-        "test": 300,
-    }
     assert len({split["keys_sha256"] for split in described["splits"].values()}) == 3

@@ -1,5 +1,6 @@
 """Sample order is f(seed, epoch, index): the same for any number of workers and ranks, exactly once in evaluation."""
 
+import hashlib
 from datetime import timedelta
 from pathlib import Path
 
@@ -144,10 +145,11 @@ def test_training_shuffles_anew_each_epoch_and_repeats_nothing_within_one(one_ra
     assert all(entry[1] == 1 for step in one_rank["train, epoch 0"] for entry in step)
 
 
-def test_order_depends_on_the_seed():
-    assert epoch_order(50, seed=0, epoch=3) == epoch_order(50, seed=0, epoch=3)
-    assert sorted(epoch_order(50, seed=0, epoch=3)) == list(range(50))
-    assert epoch_order(50, seed=0, epoch=3) != epoch_order(50, seed=1, epoch=3)
+@pytest.mark.parametrize(("seed", "epoch"), [(0, 0), (0, 3), (7, 3)])
+def test_order_is_torchs_permutation_under_a_hash_of_seed_and_epoch(seed, epoch):
+    digest = hashlib.blake2b(f"order/{seed}/{epoch}".encode(), digest_size=8).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") // 2)
+    assert epoch_order(50, seed, epoch) == torch.randperm(50, generator=generator).tolist()
 
 
 def test_randomness_inside_a_sample_depends_on_seed_epoch_and_key_alone():

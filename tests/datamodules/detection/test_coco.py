@@ -108,14 +108,6 @@ def test_boxes_and_masks_move_with_the_pixels_under_jitter_crop_and_flip(folder)
     assert sides == {True, False}
 
 
-def test_random_numbers_come_from_the_generator_alone(folder):
-    split = data_of(folder).split("train")
-    first, again = (split.load(0, torch.Generator().manual_seed(3)) for _ in range(2))
-    other = split.load(0, torch.Generator().manual_seed(4))
-    assert torch.equal(first["image"], again["image"])
-    assert not torch.equal(first["image"], other["image"])
-
-
 def test_workers_change_nothing(folder):
     def flat(workers: int) -> list:
         loader = data_of(folder, num_workers=workers).loader("train", training=True)

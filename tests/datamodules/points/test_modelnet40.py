@@ -80,13 +80,6 @@ def test_a_cloud_of_one_point_stays_finite():
     assert PointModality(POINTS, 4, 8.0)(torch.ones(1, POINTS, 3)).concat().isfinite().all()
 
 
-def test_a_permuted_cloud_gives_the_permuted_elements():
-    modality, raw = PointModality(POINTS, 4, 8.0), torch.rand(2, POINTS, 3)
-    order = torch.randperm(POINTS)
-    permuted, moved = modality(raw[:, order]), modality(raw).permute(order)
-    torch.testing.assert_close(permuted.concat(), moved.concat(), atol=1e-5, rtol=0)
-
-
 def test_splits_hold_a_tenth_of_each_class_out_of_training_and_share_nothing(folder):
     data = make(folder)
     keys = {name: data.split(name).keys for name in ("train", "val", "test")}

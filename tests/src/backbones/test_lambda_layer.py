@@ -118,35 +118,6 @@ def test_a_grid_that_the_table_does_not_cover_raises_user_error(given):
         layer(torch.randn(2, 6, *given, dtype=torch.float64))
 
 
-def test_content_only_output_does_not_depend_on_the_order_of_the_context():
-    layer = build().eval()
-    x, context = torch.randn(2, 6, 4, dtype=torch.float64), torch.randn(2, 6, 9, dtype=torch.float64)
-    torch.testing.assert_close(layer(x, context[..., torch.randperm(9)]), layer(x, context), rtol=1e-12, atol=1e-12)
-
-
-def test_with_positions_the_order_of_the_context_matters():
-    layer = build(grid=(9,)).eval()
-    x, context = torch.randn(2, 2, 6, 9, dtype=torch.float64)
-    assert not torch.allclose(layer(x, context.flip(-1)), layer(x, context))
-
-
-def test_a_shifted_picture_gives_the_shifted_output_away_from_the_borders():
-    layer = build(scope=(3, 3)).eval()
-    picture = torch.zeros(1, 6, 9, 10, dtype=torch.float64)
-    picture[..., 3:5, 3:6] = torch.randn(1, 6, 2, 3)
-    moved = layer(picture.roll((2, 3), dims=(-2, -1)))
-    # the content part is the same: it does not depend on places
-    torch.testing.assert_close(moved[..., 4:7, 5:9], layer(picture)[..., 2:5, 2:6], rtol=1e-12, atol=1e-12)
-
-
-def test_a_local_scope_that_reaches_everything_equals_global():
-    everywhere = build(grid=(4, 5)).eval()
-    local = build(scope=(7, 9)).eval()
-    local.load_state_dict(everywhere.state_dict())
-    x = torch.randn(2, 6, 4, 5, dtype=torch.float64)
-    torch.testing.assert_close(local(x), everywhere(x), rtol=1e-12, atol=1e-12)
-
-
 def test_layers_may_share_embeddings_and_their_gradients_add_up():
     first = build(grid=(3, 4))
     second = build(grid=(3, 4), embeddings=first.embeddings)

@@ -65,19 +65,6 @@ def test_values_that_ask_for_gradients_get_the_textbooks(learned_positions):
         assert (a - b).abs().max() < 1e-12 * max(1, a.abs().max())
 
 
-@pytest.mark.parametrize("store", [False, True])
-def test_gradcheck(store):
-    """Numerical gradients of queries, modality vectors and learned positions."""
-    modalities, (first, second, positions) = two_modalities(learned_positions=True)
-    queries = torch.randn(BATCH, 2, CHANNELS, dtype=torch.float64, requires_grad=True)
-
-    def function(queries, first, second, positions):
-        given = [(modalities[0][0], positions, first, None), (*modalities[1][:2], second, modalities[1][3])]
-        return read(queries, given, ReadPlan(4, store, torch.float64))
-
-    assert torch.autograd.gradcheck(function, (queries, first, second, positions))
-
-
 def test_a_row_without_any_element_reads_zeros_and_gives_finite_gradients():
     (values, positions, vector, _), _ = two_modalities(False)[0]
     queries = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64, requires_grad=True)

@@ -80,10 +80,11 @@ def test_top1_and_top5_equal_scikit_learns():
         assert found[f"top{k}"].item() == wanted
 
 
-def test_top5_is_left_out_with_five_classes_or_fewer():
+@pytest.mark.parametrize(("classes", "found"), [(5, {"top1", "samples"}), (6, {"top1", "top5", "samples"})])
+def test_top5_is_left_out_with_five_classes_or_fewer(classes, found):
     metrics = SingleLabelMetrics()
-    metrics.update(torch.randn(4, 5), torch.zeros(4, dtype=torch.long), torch.ones(4), names(4))
-    assert set(metrics.compute()) == {"top1", "samples"}
+    metrics.update(torch.randn(8, classes), torch.zeros(8, dtype=torch.long), torch.ones(8), names(8))
+    assert set(metrics.compute()) == found
 
 
 @pytest.mark.parametrize("kind", [MultiLabelMetrics, SingleLabelMetrics])
@@ -94,10 +95,13 @@ def test_windows_of_a_clip_count_as_one_with_the_mean_of_their_scores(kind):
     target = target[4 * clips]
     windows, means = kind(), kind()
     order = torch.randperm(60)  # windows of a clip come in any order, in any batch
+    order = order[order > 2]  # and the first clip has one alone
     keys = [f"id@{n // 4}_x@{n % 4:02d}" for n in order.tolist()]
-    for part in (slice(0, 13), slice(13, 60)):
-        windows.update(scores[order][part], target[order][part], torch.ones(60)[part], keys[part])
-    means.update(scores.float().double().reshape(15, 4, 7).mean(dim=1), target[::4], torch.ones(15), names(15))
+    for part in (slice(0, 13), slice(13, 57)):
+        windows.update(scores[order][part], target[order][part], torch.ones(57)[part], keys[part])
+    mean = scores.float().double().reshape(15, 4, 7).mean(dim=1)
+    mean[0] = scores[3].float()
+    means.update(mean, target[::4], torch.ones(15), names(15))
     found, wanted = windows.compute(), means.compute()
     assert found["samples"] == 15
     assert found == wanted

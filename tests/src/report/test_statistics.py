@@ -8,6 +8,7 @@ from scipy import stats
 from src.metrics.classification import average_precision_per_class
 from src.metrics.contributions import correct, precision_contributions
 from src.metrics.registry import metric_named
+from src.report import statistics
 from src.report.statistics import (
     Interval,
     bootstrap_intervals,
@@ -45,6 +46,7 @@ def test_intervals_are_scipys():
     values = [0.71, 0.74, 0.69, 0.72]
     found = student_interval(values)
     assert (found.low, found.high) == pytest.approx(tuple(stats.ttest_1samp(values, 0).confidence_interval(0.95)))
+    assert found.half == pytest.approx(found.high - found.mean)
     others = [0.70, 0.70, 0.66, 0.73]
     paired = paired_interval(dict(enumerate(values)), {**dict(enumerate(others)), 9: 0.1})
     wanted = stats.ttest_rel(values, others).confidence_interval(0.95)
@@ -59,13 +61,14 @@ def test_one_seed_has_a_mean_and_no_interval_and_equal_seeds_an_interval_of_widt
     assert (same.mean, same.low, same.high) == (0.5, 0.5, 0.5)
 
 
-def test_bootstrap_is_scipys_and_repeats():
+def test_bootstrap_is_scipys_and_repeats_in_any_amount_of_memory(monkeypatch):
     first, second = np.random.default_rng(1).random((2, 300)) < np.array([[0.8], [0.7]])
     difference = first.astype(float) - second
     (found,) = bootstrap_intervals(difference[:, None])
     wanted = stats.bootstrap((difference,), np.mean, n_resamples=4000, method="percentile", rng=2).confidence_interval
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.006)
     assert found.mean == pytest.approx(difference.mean())
+    monkeypatch.setattr(statistics, "AT_ONCE", 90_000)  # 300 draws at a time, the last 100 alone
     assert bootstrap_intervals(difference[:, None]) == [found]
 
 

@@ -20,7 +20,7 @@ from src.metrics.detection import SHARES, DetectionMetrics, annotated
 from src.tasks import Classification, Detection
 from src.tasks.detection import in_original, to_learn
 from tests.support import ROOT
-from tests.support.coco import data_of, rectangle, write_coco, write_split
+from tests.support.coco import data_of, write_coco
 from tests.support.coco import targets as targets_of
 
 CONFIG = str(ROOT / "configs" / "composed_resnet.yaml")
@@ -261,12 +261,3 @@ def test_a_run_keeps_its_predictions_and_evaluate_finds_the_same(tmp_path):
     assert evaluate.main(["--run", str(folder)]) == results["test"]
     assert json.loads((folder / "evaluation_test_last_predictions.json").read_text()) == predictions
     assert not list(folder.rglob("*.part"))
-
-
-def test_category_ids_with_gaps_map_back(coco):
-    write_split(coco, "val2017", [(64, 64)], [rectangle(1, 90, (4, 4, 20, 20), "rle", (64, 64))])
-    data = data_of(coco)
-    truth, metrics = targets(data), DetectionMetrics()
-    metrics.update([perfect(target) for target in truth], truth)
-    (result,) = metrics.predictions(data.category_ids)
-    assert (result["image_id"], result["category_id"], result["bbox"]) == (1, 90, [4, 4, 20, 20])
