@@ -71,7 +71,7 @@ def check_data_spec(spec: DataSpec, trained_on: dict, folder: Path) -> None:
             f"{folder} was trained for {len(trained_on['classes'])} classes ({', '.join(trained_on['classes'][:3])}, ...), "
             f"--data has {len(found['classes'])} ({', '.join(found['classes'][:3])}, ...): evaluate on data with its classes"
         )
-    if found["modalities"] != trained_on["modalities"]:
+    if not spec.has_modalities(trained_on["modalities"]):
         raise UserError(
             f"{folder} was trained on {describe_modalities(trained_on['modalities'])}, --data gives "
             f"{describe_modalities(found['modalities'])}: evaluate with the modalities and shapes of its config.yaml"

@@ -15,7 +15,7 @@ from src.pictures.attention import attention_of, most_different
 from src.pictures.permuted import places_of, put_back, restored
 from src.pictures.receptive_fields import draw_importance, draw_receptive_fields, gradients, half
 from src.pictures.samples import load_samples
-from src.pictures.views import Video, letters, make_view, shine, stretch
+from src.pictures.views import VIEWS, Video, letters, shine, stretch
 from src.tasks import Classification, LinearProbe
 
 small_perceiver = partial(
@@ -122,9 +122,9 @@ def test_a_probe_of_a_frozen_backbone_has_importance(tmp_path):
 
 
 def test_a_patch_of_a_video_shines_on_its_own_pixels_of_the_frames_shown():
-    data, raw = Digits(), torch.zeros(1, 8, 4, 6, 3, dtype=torch.uint8)
+    raw = torch.zeros(1, 8, 4, 6, 3, dtype=torch.uint8)
     patches = GridModality((8, 4, 6), 3, 2, patch=(2, 2, 3))
-    view = make_view(data, "clip", patches.spec, raw, patches(raw).values)
+    view = VIEWS[patches.spec.kind](patches.spec, raw, patches(raw).values)
     assert isinstance(view, Video)
     weights = np.zeros((4, 2, 2))
     weights[1, 0, 1] = 1.0  # frames 2 and 3, rows 0 and 1, columns 3 to 5

@@ -36,6 +36,25 @@ DATA = [kind for kind in vars(datamodules).values() if isinstance(kind, type) an
 CONCRETE = [kind for kind in DATA if not kind.__abstractmethods__]
 
 
+KINDS = {
+    "audio": "audio",
+    "image": "image",
+    "points": "points",
+    "text": "text",
+    "video": "video",
+}  # by a modality's name
+
+
+@pytest.mark.parametrize("kind", CONCRETE, ids=lambda kind: kind.__name__)
+def test_every_data_set_says_what_its_modalities_are_and_takes_the_options_of_loaders(kind, tiny):  # noqa: F811
+    options = {"batch_size": 2, "num_workers": 0, "seed": 3, "on_bad_sample": "skip", "max_bad_share": 0.5}
+    data = kind(**{**tiny(kind.__name__), **options})
+    assert {name: getattr(data, name) for name in options} == options
+    for name, spec in data.spec.modalities.items():
+        assert spec.kind == KINDS[name]
+        assert (spec.rate is not None) == (spec.kind in ("audio", "video"))
+
+
 @pytest.mark.parametrize("kind", [*CONCRETE, Mel], ids=lambda kind: kind.__name__)
 def test_every_data_set_gets_pictures(kind, tiny, tmp_path):  # noqa: F811
     data = kind(**({} if kind is Mel else tiny(kind.__name__)))

@@ -4,14 +4,14 @@ from collections import Counter
 
 import pytest
 
-from datamodules.core.splits import deal
+from datamodules.core.splits import stratified_parts
 
 LABELS = [0] * 58 + [1] * 9 + [2] * 23 + [3] * 2
 
 
 @pytest.mark.parametrize("parts", [2, 5, 10])
 def test_parts_and_classes_differ_by_at_most_one(parts):
-    dealt = deal(LABELS, parts, seed=0)
+    dealt = stratified_parts(LABELS, parts, seed=0)
     sizes = Counter(dealt)
     assert max(sizes.values()) - min(sizes.values()) <= 1
     for label in set(LABELS):
@@ -20,11 +20,11 @@ def test_parts_and_classes_differ_by_at_most_one(parts):
 
 
 def test_the_seed_decides():
-    assert deal(LABELS, 5, seed=0) == deal(LABELS, 5, seed=0)
-    assert deal(LABELS, 5, seed=0) != deal(LABELS, 5, seed=1)
+    assert stratified_parts(LABELS, 5, seed=0) == stratified_parts(LABELS, 5, seed=0)
+    assert stratified_parts(LABELS, 5, seed=0) != stratified_parts(LABELS, 5, seed=1)
 
 
 def test_labels_may_stand_in_any_order():
     mixed = [k for place in range(60) for k in LABELS[place::60]]
-    assert Counter(zip(deal(mixed, 5, 0), mixed, strict=True)).keys() >= {(part, 0) for part in range(5)}
-    assert deal([], 5, 0) == []
+    assert Counter(zip(stratified_parts(mixed, 5, 0), mixed, strict=True)).keys() >= {(part, 0) for part in range(5)}
+    assert stratified_parts([], 5, 0) == []

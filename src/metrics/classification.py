@@ -12,8 +12,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from datamodules.core.byte_array import sample_of
 from datamodules.core.order import hashed_seed
+from datamodules.core.windows import sample_of
 
 
 def average_precision_per_class(scores: Tensor, target: Tensor) -> Tensor:
