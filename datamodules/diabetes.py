@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,10 +33,11 @@ class Diabetes(ByteArrayDataModule):
 
     Args:
         bands: frequencies of the Fourier features, which tell the measurements apart.
+        kwargs: see ByteArrayDataModule.
     """
 
-    def __init__(self, bands: int = 5, batch_size: int = 32, num_workers: int = 0, seed: int = 0) -> None:
-        super().__init__(batch_size, num_workers, seed)
+    def __init__(self, bands: int = 5, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         measurements = GridModality((10,), channels=1, bands=bands)
         self.flatten = Flatten({"measurements": measurements})
         self.spec = DataSpec({"measurements": measurements.spec}, "regression", ("progression",))

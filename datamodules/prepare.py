@@ -1,6 +1,6 @@
-"""Put a data set where its datamodule looks for it, or look at what was put: `python -m datamodules.prepare NAME --out DIR`.
+"""Prepare a data set for its datamodule, or inspect prepared data: `python -m datamodules.prepare NAME --out DIR`.
 
-What is killed half-way goes on where it stood when called again.
+If preparation is interrupted, run the same command again to continue.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from .core.errors import UserError
 from .storage import lint
 
-# The module that prepares each data set: its docstring, `add_options` and `prepare`
+# The module that prepares each data set, with `add_options` and `prepare`; its docstring is the help
 SETS = {
     "fashion_mnist": "images.prepare_fashion_mnist",
     "imagenet": "images.prepare_imagenet",
@@ -32,17 +32,17 @@ def main(args: list[str] | None = None) -> int:
     args = sys.argv[1:] if args is None else args
     parser = argparse.ArgumentParser("python -m datamodules.prepare", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="NAME")
-    # only what was asked for is imported; --help and a misspelt name ask for all
-    asked = args[0] if args else ""
-    for name in [asked] if asked in SETS else SETS if asked not in ("lint", "stats") else ():
-        source = import_module(f"datamodules.{SETS[name]}")
-        about = source.__doc__ or ""
-        command = commands.add_parser(name, help=about.split("\n")[0], description=about, allow_abbrev=False)
-        source.add_options(command)
-        command.set_defaults(run=source.prepare)
-    for name, about in (("lint", "check shards, one line per finding"), ("stats", "a table of what shards hold")):
-        command = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
-        command.add_argument("folder", help="the folder of the shards, or its URL", metavar="DIR")
+    # imports only the module that is needed, or all of them for --help and for an unknown name
+    requested = args[0] if args else ""
+    for name in [requested] if requested in SETS else SETS if requested not in ("lint", "stats") else ():
+        module = import_module(f"datamodules.{SETS[name]}")
+        text = module.__doc__ or ""
+        command = commands.add_parser(name, help=text.split("\n")[0], description=text, allow_abbrev=False)
+        module.add_options(command)
+        command.set_defaults(run=module.prepare)
+    for name, text in (("lint", "check shards and print one line per problem"), ("stats", "print a table with counts")):
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.add_argument("folder", help="folder or URL of the shards", metavar="DIR")
     options = parser.parse_args(args)
     if options.command == "stats":
         lint.print_stats(options.folder)

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,33 +18,36 @@ from .core.datamodule import ByteArrayDataModule, Split, SplitName
 from .core.errors import BadSampleError, UserError
 from .core.flatten import Flatten
 from .core.positions import fourier_channels, fourier_features, grid_coordinates
-from .core.splits import deal
+from .core.splits import stratified_parts
 
 PADDING = -1
 
 
 class TextModality(nn.Module):
-    """Bytes of text in their order, padded to one length.
+    """The bytes of a text in order, padded to a fixed length.
 
-    A byte is one of 256 symbols, not a size, so its value is one-hot, (B, M, 256): the linear map by which a model reads
-    its byte array is then an embedding of its own for every byte. Eight bits would be fewer channels, but maps that are
-    linear in bits cannot tell all bytes apart. It is made here, on the device; a loader ships two bytes per byte.
+    A byte is one of 256 symbols, not a magnitude, so its value is one-hot, (B, M, 256). The linear input map of a model then
+    learns an embedding for every byte. Eight bits would need fewer channels, but a linear map of bits cannot represent a
+    separate embedding for every byte. The one-hot values are computed on the device; loaders send two bytes per byte.
 
-    elements: bytes of the longest text that fits.
-    bands, max_frequency: of the Fourier features; max_frequency is `elements` if left out. A byte's position does not
-        depend on the length of its text.
+    Args:
+        elements: length in bytes; the position of a byte does not depend on the length of its text.
+        bands: frequencies of the Fourier features.
+        max_frequency: maximum frequency of the Fourier features; `elements` by default.
     """
 
     def __init__(self, elements: int, bands: int, max_frequency: float | None = None) -> None:
         super().__init__()
-        self.spec = ModalitySpec(256, fourier_channels(1, bands), elements, grid=(elements,), coordinates=1)
+        self.spec = ModalitySpec(
+            256, fourier_channels(1, bands), elements, grid=(elements,), coordinates=1, kind="text"
+        )
         positions = fourier_features(grid_coordinates((elements,)), bands, max_frequency or elements)
         self.register_buffer("positions", positions.float(), persistent=False)
         self.register_buffer("symbols", torch.arange(256, dtype=torch.int16), persistent=False)
 
     def forward(self, raw: Tensor) -> ByteArray:
-        """raw: (B, M) int16, byte values, PADDING behind the text's end. Padding has zeros for values and is masked; of an
-        empty text everything is."""
+        """Takes byte values (B, M) int16 with PADDING after the end of the text. Padding has zeros as values and is masked,
+        so an empty text is entirely masked."""
         if raw.shape[1:] != (self.spec.elements,):
             raise ValueError(f"expected (B, {self.spec.elements}), got {tuple(raw.shape)}")
         one_hot = (raw[..., None] == self.symbols).to(self.positions.dtype)
@@ -53,14 +56,14 @@ class TextModality(nn.Module):
 
 @dataclass(frozen=True)
 class Document:
-    """One text: its key, its class's number, and where its bytes are: a file, or the bytes themselves."""
+    """One text: its key, its label, and its source, which is a file or the bytes themselves."""
 
     key: str
     label: int
     source: Path | bytes
 
     def read(self) -> bytes:
-        """All bytes of the text. Raises BadSampleError where they are not UTF-8."""
+        """Reads all bytes of the text. Raises BadSampleError if they are not UTF-8."""
         try:
             content = self.source.read_bytes() if isinstance(self.source, Path) else self.source
             content.decode("utf-8")
@@ -73,7 +76,7 @@ class Document:
 
 
 class TextSplit(Split):
-    """Texts cut or padded to `elements` bytes."""
+    """Texts, truncated or padded to `elements` bytes."""
 
     def __init__(self, texts: Sequence[Document], elements: int) -> None:
         self.texts, self.elements = texts, elements
@@ -88,35 +91,31 @@ class TextSplit(Split):
 
 
 class Text(ByteArrayDataModule):
-    """Texts of one class each, read from a folder with one of
+    """Text classification on the bytes of texts.
 
-        train/CLASS/*.txt and test/CLASS/*.txt, one text per file, or
-        train.csv and test.csv with the columns `text` and `label`,
+    The texts are in a folder with either
 
-    as byte arrays of `elements` bytes: shorter texts are padded and masked, longer ones cut. A tenth of each class's
-    training texts is held out for choosing (val). Text that is not UTF-8 is a bad sample; empty text is an ordinary one.
+    - train/CLASS/*.txt and test/CLASS/*.txt, one text per file, or
+    - train.csv and test.csv with the columns `text` and `label`.
 
-    classes: the names of the class folders, or the labels in the CSV files; their order numbers them.
-    elements: bytes of a text that are read.
-    bands: of the Fourier features of a byte's place.
+    Texts shorter than `elements` bytes are padded and masked, longer ones truncated. A tenth of the training texts of each
+    class is held out for model selection (val). Text that is not UTF-8 is a bad sample; empty text is allowed.
+
+    Args:
+        data_dir: the folder.
+        classes: names of the class folders or labels in the CSV files, in the order of their indices.
+        elements: number of bytes to read of each text.
+        bands: frequencies of the Fourier features of positions.
+        kwargs: see ByteArrayDataModule.
     """
 
     def __init__(
-        self,
-        data_dir: str,
-        classes: Sequence[str],
-        elements: int = 1024,
-        bands: int = 32,
-        batch_size: int = 64,
-        num_workers: int = 0,
-        seed: int = 0,
-        on_bad_sample: Literal["raise", "skip"] = "raise",
-        max_bad_share: float = 0.01,
+        self, data_dir: str, classes: Sequence[str], elements: int = 1024, bands: int = 32, **kwargs: Any
     ) -> None:
-        super().__init__(batch_size, num_workers, seed, on_bad_sample, max_bad_share)
+        super().__init__(**kwargs)
         if len(set(classes)) != len(classes) or len(classes) < 2 or elements < 1:
             raise UserError(
-                f"classes {list(classes)}, elements {elements}: name two or more, each once; at least 1 byte"
+                f"classes {list(classes)}, elements {elements}: use at least two different classes and at least 1 byte"
             )
         self.data_dir, self.elements = Path(data_dir), elements
         text = TextModality(elements, bands)
@@ -124,7 +123,7 @@ class Text(ByteArrayDataModule):
         self.spec = DataSpec({"text": text.spec}, "single_label", tuple(classes))
 
     def texts(self, stored: Literal["train", "test"]) -> list[Document]:
-        """All texts under train or test, in a fixed order."""
+        """All texts of train or test, in a fixed order."""
         table, folder = self.data_dir / f"{stored}.csv", self.data_dir / stored
         if table.is_file():
             texts = read_table(table, self.spec.classes)
@@ -132,8 +131,8 @@ class Text(ByteArrayDataModule):
             texts = find_files(folder, self.spec.classes)
         else:
             raise UserError(
-                f"{self.data_dir} has neither {stored}.csv nor a folder {stored}: put there a CSV with the columns text and "
-                f"label, or {stored}/CLASS/*.txt, or set another --data.data_dir"
+                f"{self.data_dir} has neither {stored}.csv nor a folder {stored}: add a CSV with the columns text and label, "
+                f"or {stored}/CLASS/*.txt, or set another --data.data_dir"
             )
         if not texts:
             raise UserError(f"{table if table.is_file() else folder} has no texts: set another --data.data_dir")
@@ -142,7 +141,7 @@ class Text(ByteArrayDataModule):
     def make_split(self, name: SplitName) -> Split:
         texts = self.texts("test" if name == "test" else "train")
         if name != "test":
-            tenths = deal([text.label for text in texts], 10, seed=0)
+            tenths = stratified_parts([text.label for text in texts], 10, seed=0)
             texts = [text for text, tenth in zip(texts, tenths, strict=True) if (tenth == 0) == (name == "val")]
         return TextSplit(texts, self.elements)
 
@@ -155,11 +154,11 @@ class Text(ByteArrayDataModule):
 
 
 def find_files(folder: Path, classes: Sequence[str]) -> list[Document]:
-    """The texts of a folder per class. Raises UserError where folders and classes differ."""
+    """Lists the texts of class folders. Raises UserError if the folders are not the classes."""
     found = {path.name for path in folder.iterdir() if path.is_dir()}
     if found != set(classes):
         raise UserError(
-            f"{folder} has folders {sorted(found)}, but --data.classes says {sorted(classes)}: make them the same"
+            f"{folder} has the folders {sorted(found)}, but --data.classes is {sorted(classes)}: make them equal"
         )
     return [
         Document(path.relative_to(folder.parent).as_posix(), label, path)
@@ -169,10 +168,10 @@ def find_files(folder: Path, classes: Sequence[str]) -> list[Document]:
 
 
 def read_table(path: Path, classes: Sequence[str]) -> list[Document]:
-    """The texts of a CSV file with the columns text and label, keyed by their row."""
-    csv.field_size_limit(2**31 - 1)  # the default refuses texts longer than 128 KiB
+    """Reads the texts of a CSV file with the columns text and label; keys contain the row number."""
+    csv.field_size_limit(2**31 - 1)  # the default limit is 128 KiB
     texts = []
-    # bytes that are not UTF-8 pass through here and are found by Document.read, one sample each
+    # bytes that are not UTF-8 pass here; Document.read reports them for each sample
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = csv.DictReader(file)
         try:
@@ -181,11 +180,11 @@ def read_table(path: Path, classes: Sequence[str]) -> list[Document]:
             for number, row in enumerate(rows, start=1):
                 if row["text"] is None or row["label"] not in classes:
                     raise UserError(
-                        f"{path}, row {number}, lacks its text or has a label, {row['label']!r}, that is not one of "
-                        f"--data.classes {list(classes)}: mend one of them"
+                        f"{path}, row {number}: the text is missing, or the label {row['label']!r} is not in --data.classes "
+                        f"{list(classes)}: correct the row or --data.classes"
                     )
                 content = row["text"].encode("utf-8", "surrogateescape")
                 texts.append(Document(f"{path.name}/{number:07d}", classes.index(row["label"]), content))
         except csv.Error as error:
-            raise UserError(f"{path}, line {rows.line_num}, is no CSV ({error}): mend it") from error
+            raise UserError(f"{path}, line {rows.line_num}, is not valid CSV ({error}): correct it") from error
     return texts

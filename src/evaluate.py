@@ -10,7 +10,7 @@ from .cli import ByteBenchCLI
 from .config.command import Parser, run_command
 from .metrics.logged import metrics_of
 from .report.table import print_metrics
-from .runs.folder import Run, agrees
+from .runs.folder import Run
 
 DESCRIPTION = """Measure a checkpoint of a finished run on a split of its data. Further options change the run's config, such
 as --data.batch_size 16 or --data.data_dir elsewhere."""
@@ -81,7 +81,7 @@ def check_data_spec(spec: DataSpec, trained_on: dict, folder: Path) -> None:
             f"({', '.join(classes[:3])}, ...): evaluate on data with its classes"
         )
     modalities = trained_on["modalities"]
-    if found["modalities"].keys() != modalities.keys() or not agrees(modalities, found["modalities"]):
+    if not spec.has_modalities(modalities):
         raise UserError(
             f"{folder} was trained on {describe_modalities(modalities)}, --data gives "
             f"{describe_modalities(found['modalities'])}: evaluate with the modalities and shapes of its config.yaml"

@@ -1,1 +1,1 @@
-"""Clips of sight and sound."""
+"""Audio-visual clips."""

@@ -1,11 +1,11 @@
-"""Data sets of sight and sound: AudioSet, and two that are composed on this machine, Dialpad and GarmentsSpoken."""
+"""AudioSet, from shards."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..core.byte_array import DataSpec
 from ..core.datamodule import Split, SplitName
@@ -20,25 +20,34 @@ log = logging.getLogger(__name__)
 
 
 class AudioSet(ShardedData):
-    """AudioSet (Gemmeke et al. 2017): 527 kinds of sound in clips of 10 s, multi-label, as Perceiver takes it.
+    """AudioSet (Gemmeke et al. 2017) as the Perceiver uses it: 527 sound classes in clips of 10 s, multi-label.
 
-    video: 32 frames at 25 per second (1.28 s) in patches of 2x8x8, at 224x224 12,544 elements of 384 channels. audio: the
-    same 1.28 s at 48 kHz, raw as 480 elements of 128 samples, or mel as 60 x 80 = 4,800 elements (see LogMel). The paper
-    does not say how many Fourier bands they had. Val is held out of the training clips; test is the official evaluation list.
+    The modality `video` is 32 frames at 25 per second (1.28 s) in patches of 2x8x8: 12,544 elements of 384 channels at
+    224x224. `audio` is the same 1.28 s at 48 kHz: 480 elements of 128 raw samples, or a mel spectrogram of 60 x 80 = 4,800
+    elements (see LogMel). The paper does not give the number of Fourier bands. Val is held out from the training clips;
+    test is the official evaluation list.
 
-    Clips go missing from the source from year to year, so results compare only beside the counts in the manifest. Its
-    classes are named by `class_names`; the spec numbers them, since it is known before any data are.
+    Clips disappear from the source every year, so compare results only together with the counts in the manifest. The spec
+    numbers the classes, since it is known before any data; `class_names` returns their names.
 
-    data_dir: the folder of the shards; `python -m datamodules.prepare audioset` makes them of your copy.
-    modalities: audio, video or both.
-    audio: raw or mel.
-    num_classes: as many as the shards have.
-    side: height and width of the frames that the model gets.
-    video_bands, audio_bands: frequencies per axis of the Fourier features.
-    crop_area, flip, colour: augmentation of training pictures, see VideoAugmentation.
-    spec_augment: the widest band of frames and of mels that SpecAugment hides in training; (0, 0) is off.
-    eval_clips, val_clips: windows of each test and each val clip, spread evenly over it, whose scores are averaged.
-    fill_missing: a clip without pictures is black, one without sound silent; else it is a bad sample.
+    Args:
+        data_dir: the folder of the shards, which `python -m datamodules.prepare audioset` makes from your copy.
+        modalities: audio, video or both.
+        audio: raw or mel.
+        num_classes: number of classes in the shards.
+        side: height and width of the frames.
+        video_bands: frequencies per axis of the Fourier features of video.
+        audio_bands: frequencies per axis of the Fourier features of audio.
+        crop_area: smallest share of a training frame that the random crop keeps; 1 takes a centre crop.
+        flip: whether to mirror training clips with probability 0.5.
+        colour: strength of colour changes of training clips, see VideoAugmentation; 0 turns them off.
+        spec_augment: largest width of the bands of frames and of mels that SpecAugment hides in training; (0, 0) turns it
+            off.
+        eval_clips: evenly spaced windows per test clip, whose scores are averaged.
+        val_clips: the same for val clips.
+        fill_missing: whether missing video becomes black and missing audio silence; otherwise the clip is a bad sample.
+        num_workers: worker processes per rank.
+        kwargs: see ByteArrayDataModule.
     """
 
     prepared_as = "audioset"
@@ -60,27 +69,26 @@ class AudioSet(ShardedData):
         eval_clips: int = 16,
         val_clips: int = 1,
         fill_missing: bool = True,
-        batch_size: int = 64,
         num_workers: int = 2,
-        seed: int = 0,
-        on_bad_sample: Literal["raise", "skip"] = "raise",
-        max_bad_share: float = 0.01,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed, on_bad_sample, max_bad_share)
+        super().__init__(num_workers=num_workers, **kwargs)
         check_modalities(modalities)
         self.data_dir = Path(data_dir)
         samples = self.rate * self.frames // self.fps
         if audio == "mel":
             sound = LogMel(samples, self.rate, frames=60, mels=80, bands=audio_bands)
         elif any(spec_augment):
-            raise UserError(f"spec_augment {list(spec_augment)} hides parts of a spectrogram: set --data.audio mel")
+            raise UserError(f"spec_augment {list(spec_augment)} needs a spectrogram: set --data.audio mel")
         else:
-            sound = GridModality((samples,), 1, audio_bands, patch=(128,), std=3000.0)
+            sound = GridModality((samples,), 1, audio_bands, patch=(128,), std=3000.0, kind="audio", rate=self.rate)
         if side % 8:
-            raise UserError(f"side {side} does not divide into patches of 8 pixels: give a multiple of 8")
+            raise UserError(f"side {side} is not divisible into patches of 8 pixels: use a multiple of 8")
         shape = (self.frames, side, side)
-        pictures = GridModality(shape, 3, video_bands, patch=(2, 8, 8), mean=127.5, std=63.75)
-        chosen = {str(name): {"audio": sound, "video": pictures}[name] for name in modalities}
+        frames = GridModality(
+            shape, 3, video_bands, patch=(2, 8, 8), mean=127.5, std=63.75, kind="video", rate=self.fps
+        )
+        chosen = {str(name): {"audio": sound, "video": frames}[name] for name in modalities}
         self.video = VideoWindow(self.frames, self.fps, side, side) if "video" in chosen else None
         self.audio = AudioWindow(samples, self.rate) if "audio" in chosen else None
         self.augmentation = VideoAugmentation(crop_area, flip, colour)
@@ -97,7 +105,7 @@ class AudioSet(ShardedData):
         return f"python -m datamodules.prepare audioset --source FOLDER {lists} --out {self.data_dir}"
 
     def class_names(self) -> list[str]:
-        """What the classes are called, in the order of the spec, as the shards' manifest has them."""
+        """The names of the classes in the order of the spec, from the manifest."""
         return self.manifest()["made_with"]["classes"]
 
     def make_split(self, name: SplitName) -> Split:
@@ -105,7 +113,7 @@ class AudioSet(ShardedData):
         names = manifest["made_with"]["classes"]
         if len(names) != len(self.spec.classes):
             raise UserError(
-                f"{self.data_dir} has {len(names)} classes, --data.num_classes is {len(self.spec.classes)}: "
+                f"{self.data_dir} has {len(names)} classes, but --data.num_classes is {len(self.spec.classes)}: "
                 f"set it to {len(names)}"
             )
         for missing in ("sound", "pictures"):

@@ -1,4 +1,4 @@
-"""Clips of sight and sound that lie in shards: windows of them, at random or evenly spread, augmented for training."""
+"""Clips in shards: random windows in training, evenly spaced ones in evaluation, augmentation, decoding into memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from ..core.datamodule import CompactBatches, Split, TensorSplit
 from ..core.errors import BadSampleError, UserError
 from ..core.order import SampleRef
 from ..core.progress import track
-from ..images.transforms import draw, inception_box, uniform
+from ..core.random import randint, uniform
+from ..core.windows import window_keys, window_position
+from ..images.transforms import inception_box
 from ..storage import shards
 from .media import decode_clip
 from .windows import AudioWindow, Filters, VideoWindow
@@ -25,18 +27,19 @@ Modality = Literal["audio", "video"]
 
 def check_modalities(modalities: Sequence[Modality]) -> None:
     if not modalities or not set(modalities) <= {"audio", "video"} or len(set(modalities)) != len(modalities):
-        raise UserError(f"modalities {list(modalities)}: name audio, video or both, each once")
+        raise UserError(f"modalities {list(modalities)}: choose audio, video or both, each once")
 
 
 @dataclass(frozen=True)
 class VideoAugmentation:
-    """What a training clip passes, drawn once for all of its frames.
+    """Augmentation of training clips, drawn once for all frames of a clip.
 
-    crop_area: Inception's crop keeps at least this share of the picture (Szegedy et al. 2015, section 6); the middle is
-        kept where it is 1.
-    flip: one clip in two is mirrored.
-    colour: hue is turned by up to 36 degrees, saturation and brightness are changed by up to 40 % and 12.5 %, each times
-        this number; 0 leaves them.
+    Args:
+        crop_area: smallest share of the frame that the Inception crop keeps (Szegedy et al. 2015, section 6); 1 takes a
+            centre crop instead.
+        flip: whether to mirror clips with probability 0.5.
+        colour: strength of colour changes: hue by up to 36 degrees, saturation by up to 40 % and brightness by up to
+            12.5 %, each times this number; 0 turns them off.
     """
 
     crop_area: float = 1.0
@@ -44,9 +47,9 @@ class VideoAugmentation:
     colour: float = 0.0
 
     def draw(self, window: VideoWindow, generator: torch.Generator) -> Filters:
-        """One clip's filters; the same box, as a share of the picture, whatever its size."""
+        """Draws the filters of one clip. The crop is relative to the frame, so it is the same for frames of any size."""
         settings = []
-        if self.flip and draw(2, generator):
+        if self.flip and randint(2, generator):
             settings.append(("hflip", ""))
         if self.colour:
             hue, saturation, brightness = (self.colour * uniform(-1, 1, generator) for _ in range(3))
@@ -55,16 +58,16 @@ class VideoAugmentation:
                 ("hue", f"h={36 * hue:.3f}:s={max(0.0, 1 + 0.4 * saturation):.3f}:b={1.25 * brightness:.3f}")
             )
         if self.crop_area == 1:
-            return lambda height, width: [*window.middle(height, width), *settings]
-        seed = draw(2**31, generator)
+            return lambda height, width: [*window.center_crop(height, width), *settings]
+        seed = randint(2**31, generator)
         return lambda height, width: [
-            inception_crop(height, width, self.crop_area, seed) or window.middle(height, width)[0],
+            inception_crop(height, width, self.crop_area, seed) or window.center_crop(height, width)[0],
             *settings,
         ]
 
 
 def inception_crop(height: int, width: int, area: float, seed: int) -> tuple[str, str] | None:
-    """A rectangle of random area, shape and place, as FFmpeg's filter; None where none fits."""
+    """A crop of random area, aspect ratio and position, as FFmpeg filter; None if none fits."""
     box = inception_box(height, width, area, torch.Generator().manual_seed(seed))
     if box is None:
         return None
@@ -72,19 +75,24 @@ def inception_crop(height: int, width: int, area: float, seed: int) -> tuple[str
     return "crop", f"{w}:{h}:{left}:{top}"
 
 
-def window_start(seconds: float, window: float, place: float) -> float:
-    """Where a window begins that stands at `place`, from 0 (first) to 1 (last), in a clip; 0 where the clip is shorter."""
-    return max(0.0, seconds - window) * place
+def window_start(seconds: float, window: float, position: float) -> float:
+    """The start of a window at a relative position from 0 (first) to 1 (last) in a clip; 0 if the clip is shorter."""
+    return max(0.0, seconds - window) * position
 
 
 class ClipSplit(Split):
-    """Clips in shards: a media file (mp4) and json with `labels`, a list of class numbers, and `seconds`.
+    """Clips in shards: a media file (mp4), and json with `labels`, a list of class indices, and `seconds`.
 
-    video, audio: the windows to take; None leaves a modality out.
-    training: one window of each clip, at a random start; its pictures pass `augmentation`.
-    windows: in evaluation, how many windows of each clip, spread evenly; each is a sample named KEY@NUMBER where there are
-        several, and metrics average their scores.
-    fill_missing: a clip without pictures is black, one without sound silent; else they are bad samples.
+    Args:
+        reader: the shards.
+        num_classes: number of classes.
+        video: the video window to take; None leaves video out.
+        audio: the audio window to take; None leaves audio out.
+        training: True takes one window of each clip, at a random start, and augments its frames.
+        windows: evenly spaced windows per clip in evaluation. If there are several, each is a sample KEY@NUMBER, and the
+            metrics average their scores.
+        augmentation: augmentation of training frames.
+        fill_missing: whether missing video becomes black and missing audio silence; otherwise the clip is a bad sample.
     """
 
     def __init__(
@@ -109,12 +117,12 @@ class ClipSplit(Split):
         files = self.reader.read(number)
         key = self.reader.keys[number]
         try:
-            about = json.loads(files["json"])
-            labels, seconds = about["labels"], float(about["seconds"])
+            metadata = json.loads(files["json"])
+            labels, seconds = metadata["labels"], float(metadata["seconds"])
         except (KeyError, ValueError) as error:
-            raise BadSampleError(f"{key}.json lacks labels or seconds, or is no JSON") from error
-        place = uniform(0, 1, generator) if self.training else window_place(window, self.windows)
-        start = window_start(seconds, max(w.seconds for w in (self.video, self.audio) if w is not None), place)
+            raise BadSampleError(f"{key}.json lacks labels or seconds, or is not JSON") from error
+        position = uniform(0, 1, generator) if self.training else window_position(window, self.windows)
+        start = window_start(seconds, max(w.seconds for w in (self.video, self.audio) if w is not None), position)
         filters = None
         if self.training and self.video is not None and self.augmentation is not None:
             filters = self.augmentation.draw(self.video, generator)
@@ -132,19 +140,9 @@ class ClipSplit(Split):
         return sample
 
 
-def window_keys(keys: list[str], windows: int) -> list[str]:
-    """The names of `windows` samples of every clip: KEY@00, KEY@01, ...; the key itself where there is one."""
-    return keys if windows == 1 else [f"{key}@{window:02d}" for key in keys for window in range(windows)]
-
-
-def window_place(window: int, windows: int) -> float:
-    """Where the window of this number stands, from 0 (first) to 1 (last); a single one in the middle."""
-    return 0.5 if windows == 1 else window / (windows - 1)
-
-
 def load_into_memory(split: Split, what: str, workers: int) -> TensorSplit:
-    """Decode a split once; right where its samples do not change from epoch to epoch."""
-    # all samples on every rank, so not OrderedBatches
+    """Decodes a split once. Only for splits whose samples are the same in every epoch."""
+    # every rank needs all samples, so OrderedBatches does not fit
     steps = [
         [SampleRef(i, epoch=0, real=True) for i in step.tolist()] for step in torch.arange(len(split.keys)).split(64)
     ]
@@ -155,7 +153,7 @@ def load_into_memory(split: Split, what: str, workers: int) -> TensorSplit:
 
 
 class InMemory(Split):
-    """A split that is decoded once, when it is opened."""
+    """A split that is decoded into memory when it is opened."""
 
     def __init__(self, split: Split, what: str, workers: int) -> None:
         self.split, self.keys, self.what, self.workers = split, split.keys, what, workers

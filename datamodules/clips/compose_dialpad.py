@@ -1,7 +1,7 @@
-"""Composes the dialpad clips: a handwritten digit moving over a small frame while the DTMF tone of a digit sounds.
+"""Dialpad clips, composed here: a handwritten digit moves over a small frame while the DTMF tone of a digit plays.
 
-The digit that is seen and the digit that is heard are drawn apart, so each modality carries labels that the other cannot
-give. Digits come from scikit-learn; those of the test split are never seen in training.
+The seen digit and the heard digit are independent, so each modality carries labels that the other cannot reveal. Digits
+come from scikit-learn; those of the test split do not occur in training.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ FRAMES, FPS, SIDE, RATE = 32, 25, 32, 8000
 SAMPLES = RATE * FRAMES // FPS  # 1.28 s, as in AudioSet's recipe
 CLASSES = tuple(f"see {d}" for d in range(10)) + tuple(f"hear {d}" for d in range(10))
 CLIPS = (6000, 500, 1000)  # train, val, test
-LICENCE = "composed by this project of scikit-learn's digits (BSD 3-Clause)"
-# Rows and columns of a telephone's keypad: frequencies in Hz (ITU-T Q.23)
+LICENCE = "composed by this project from scikit-learn's digits (BSD 3-Clause)"
+# Frequencies in Hz of the rows and columns of a telephone keypad (ITU-T Q.23)
 ROWS, COLUMNS = (697, 770, 852, 941), (1209, 1336, 1477)
 KEYPAD = {1: (0, 0), 2: (0, 1), 3: (0, 2), 4: (1, 0), 5: (1, 1), 6: (1, 2), 7: (2, 0), 8: (2, 1), 9: (2, 2), 0: (3, 1)}
 
 
 def moving_digit(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Frames (T, S, S, 3) uint8 of a digit image (8, 8), twice as large, on its way over the frame."""
+    """Frames (T, S, S, 3) uint8 of a moving digit image (8, 8), scaled to twice its size."""
     big = torch.nn.functional.interpolate(
         torch.from_numpy(image).float()[None, None], size=(16, 16), mode="bilinear", align_corners=False
     )[0, 0].numpy()
-    return moving_picture(big, SIDE, rng)
+    return moving_image(big, SIDE, rng)
 
 
-def moving_picture(picture: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
-    """Frames (T, side, side, 3) uint8 of a square picture, tinted, that crosses a noisy frame and bounces off its borders."""
-    room = side - len(picture)
+def moving_image(image: np.ndarray, side: int, rng: np.random.Generator) -> np.ndarray:
+    """Frames (T, side, side, 3) uint8 of a tinted square image that crosses a noisy frame and bounces off its borders."""
+    room = side - len(image)
     path = rng.uniform(0, 2 * room, 2) + np.arange(FRAMES)[:, None] * rng.uniform(-0.6, 0.6, 2)
     corners = np.abs((path % (2 * room)) - room).round().astype(int)  # a triangle wave from 0 to room
     colour = rng.uniform(0.6, 1.0, 3)
     noise = 30 + 20 * rng.standard_normal((FRAMES, side, side, 1), np.float32)
-    frames = np.repeat(noise, 3, axis=-1)  # grey, since the codec halves the resolution of colour
+    frames = np.repeat(noise, 3, axis=-1)  # grey, since the codec halves the resolution of colours
     for frame, (row, column) in zip(frames, corners, strict=True):
-        frame[row : row + len(picture), column : column + len(picture)] += picture[..., None] * colour
+        frame[row : row + len(image), column : column + len(image)] += image[..., None] * colour
     return frames.clip(0, 255).astype(np.uint8)
 
 
 def tone(digit: int, rng: np.random.Generator) -> np.ndarray:
-    """A sound (S,) int16: the two frequencies of a digit's key for 0.4 to 0.9 s somewhere in noise."""
+    """A sound (S,) int16: the two frequencies of a key for 0.4 to 0.9 s, surrounded by noise."""
     row, column = KEYPAD[digit]
     time = np.arange(SAMPLES) / RATE
     length = rng.uniform(0.4, 0.9)
@@ -66,7 +66,7 @@ def tone(digit: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def compose_clip(clip: tuple[SplitName, int], seed: int) -> dict:
-    """One clip, named by its split and number, as a webdataset sample."""
+    """Composes one clip, identified by split and number, as a webdataset sample."""
     split, number = clip
     images, labels = load_digit_images()
     rows = torch.tensor(digit_split(split))
@@ -81,7 +81,7 @@ def compose_clip(clip: tuple[SplitName, int], seed: int) -> dict:
 
 
 def compose(folder: Path, clips: Sequence[int], seed: int = 0, workers: int = 2) -> dict:
-    """Write the shards of train, val and test with `clips` clips each; returns their manifest."""
+    """Writes the shards with `clips` clips in train, val and test. Returns their manifest."""
     return write_shards(
         folder,
         "dialpad",
@@ -103,5 +103,5 @@ def prepare(options: argparse.Namespace) -> str:
     already = finished(options.out)
     compose(options.out, options.clips, workers=options.workers)
     if already:
-        return f"{options.out} has dialpad already"
-    return f"{options.out}: {sum(options.clips):,} clips composed of scikit-learn's digits"
+        return f"{options.out} already holds dialpad"
+    return f"{options.out}: {sum(options.clips):,} clips composed from scikit-learn's digits"

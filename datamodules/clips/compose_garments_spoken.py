@@ -1,4 +1,4 @@
-"""Garments of Fashion-MNIST moving while a prompt of language_id is spoken, composed here of what was prepared of both."""
+"""GarmentsSpoken clips, composed here from fashion_mnist and language_id: a garment moves while a prompt is spoken."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..images.fashion_mnist import FASHION_CLASSES, FashionMNIST
 from ..sounds.language_id import LANGUAGES, RATE, LanguageId
 from ..sounds.sound import read_sound, sound_window
 from ..storage.shards import ShardReader, write_shards
-from .compose_dialpad import FPS, FRAMES, moving_picture
+from .compose_dialpad import FPS, FRAMES, moving_image
 from .media import encode_clip
 
 SIDE = 40
@@ -25,8 +25,8 @@ LICENCE = "Fashion-MNIST: MIT; prompts: CC BY 3.0 and CC BY-SA 3.0 (asterisk-cor
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--garments", type=Path, default=Path("data/fashion_mnist"), help="folder of fashion_mnist")
-    parser.add_argument("--prompts", type=Path, default=Path("data/language_id"), help="folder of language_id")
+    parser.add_argument("--garments", type=Path, default=Path("data/fashion_mnist"), help="the folder of fashion_mnist")
+    parser.add_argument("--prompts", type=Path, default=Path("data/language_id"), help="the folder of language_id")
     parser.add_argument("--clips", type=int, nargs=3, default=CLIPS, metavar=("TRAIN", "VAL", "TEST"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("data/garments_spoken"))
@@ -34,7 +34,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(options: argparse.Namespace) -> str:
-    # read here once, so that what is missing is said before any worker starts
+    # before any worker starts, so that missing data are reported early
     parts = {
         "fashion_mnist": FashionMNIST(str(options.garments)).fingerprint(),
         "language_id": LanguageId(str(options.prompts)).fingerprint(),
@@ -48,7 +48,7 @@ def prepare(options: argparse.Namespace) -> str:
         licence=LICENCE,
         workers=options.workers,
     )
-    return f"{options.out}: {sum(options.clips):,} clips composed of {options.garments} and {options.prompts}"
+    return f"{options.out}: {sum(options.clips):,} clips composed from {options.garments} and {options.prompts}"
 
 
 @cache
@@ -61,7 +61,7 @@ def read_garments(folder: Path, split: SplitName) -> tuple[np.ndarray, np.ndarra
 
 @cache
 def read_prompts(folder: Path, split: SplitName) -> tuple[ShardReader, list[list[int]]]:
-    """A split's reader and, for every language, the numbers of its prompts; silence is no speech."""
+    """The reader of a split and, for every language, the indices of its prompts, without those of silence."""
     reader = LanguageId(str(folder)).reader(split)
     languages = list(LANGUAGES)
     numbers: list[list[int]] = [[] for _ in languages]
@@ -73,7 +73,7 @@ def read_prompts(folder: Path, split: SplitName) -> tuple[ShardReader, list[list
 
 
 def compose_clip(clip: tuple[SplitName, int], garments: Path, prompts: Path, seed: int) -> dict:
-    """One clip, named by its split and number, as a webdataset sample; its json says which garment and prompt it has."""
+    """Composes one clip, identified by split and number, as a webdataset sample; its json names garment and prompt."""
     split, number = clip
     rng = np.random.default_rng(hashed_seed("garments_spoken", seed, split, number))
     images, labels = read_garments(garments, split)
@@ -84,7 +84,7 @@ def compose_clip(clip: tuple[SplitName, int], garments: Path, prompts: Path, see
     sound = sound_window(read_sound(reader.read(prompt)["wav"], RATE), SAMPLES, rng.uniform())
     return {
         "__key__": f"{split}-{number:06d}",
-        "mp4": encode_clip(moving_picture(images[garment], SIDE, rng), FPS, sound, RATE),
+        "mp4": encode_clip(moving_image(images[garment], SIDE, rng), FPS, sound, RATE),
         "json": {
             "labels": [seen, len(FASHION_CLASSES) + heard],
             "seconds": FRAMES / FPS,

@@ -1,4 +1,4 @@
-"""Takes a window out of streams of decoded frames: pictures at a fixed rate and size, sound at a fixed rate."""
+"""Extraction of windows from decoded streams: frames at a fixed rate and size, sound at a fixed rate."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from torch import Tensor
 
 from ..core.errors import BadSampleError
 
-# A sound's first packets after a jump decode wrong, since they build on the one before
-ROLL_IN = 0.05
-# Time stamps are rounded (to a millisecond in webm), sound is not: a step smaller than this is no gap
+# Seconds to decode before the window: after a seek, the first audio packets decode incorrectly without the previous one
+PREROLL = 0.05
+# Timestamps are rounded (to a millisecond in webm), sound is not: a shorter step in seconds is not a gap
 JITTER = 0.025
-# From the height and width of a picture to the FFmpeg filters, with their arguments, that it passes before it is scaled
+# From the height and width of a frame to FFmpeg filters and their arguments, which are applied before scaling
 Filters = Callable[[int, int], list[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
 class VideoWindow:
-    """What is taken of a video: `frames` at `fps`, scaled to height x width."""
+    """A window of a video: `frames` at `fps`, scaled to height x width."""
 
     frames: int
     fps: float
@@ -36,15 +36,15 @@ class VideoWindow:
     def seconds(self) -> float:
         return self.frames / self.fps
 
-    def middle(self, height: int, width: int) -> list[tuple[str, str]]:
-        """Keeps the largest box of the window's shape in the middle of a picture."""
+    def center_crop(self, height: int, width: int) -> list[tuple[str, str]]:
+        """The largest centre crop with the aspect ratio of the window."""
         scale = min(height / self.height, width / self.width)
         return [("crop", f"{round(self.width * scale)}:{round(self.height * scale)}")]
 
 
 @dataclass(frozen=True)
 class AudioWindow:
-    """What is taken of a sound: `samples` at `rate` per second, mixed to one channel."""
+    """A window of a sound: `samples` at `rate` per second, mixed down to one channel."""
 
     samples: int
     rate: int
@@ -54,54 +54,52 @@ class AudioWindow:
         return self.samples / self.rate
 
 
-class TakeFrames:
-    """Takes the frames shown at start, start + 1/fps, ... out of a stream of frames.
-
-    seconds: how long, from `start` on, the stream has frames to show, as far as it was looked at.
-    """
+class FrameExtractor:
+    """Extracts the frames shown at start, start + 1/fps, ... from a stream of frames."""
 
     def __init__(self, start: float, window: VideoWindow, filters: Filters) -> None:
-        # a frame counts as shown from a quarter of a frame earlier on, so that rounded time stamps do not shift it
+        # a frame counts as shown a quarter of a frame early, so that rounded timestamps do not shift it
         self.start, self.first = start, start + 0.25 / window.fps
         self.window, self.filters = window, filters
-        self.pictures = np.empty((window.frames, window.height, window.width, 3), np.uint8)
-        self.taken = 0
+        self.images = np.empty((window.frames, window.height, window.width, 3), np.uint8)
+        self.extracted = 0
         self.shown: Any = None
-        self.until = start  # when the frame that is shown now ends, as far as is known
+        self.until = start  # estimated end of the frame that is shown now
         self.graph: av.filter.Graph | None = None
-        self.graph_takes: tuple = ()
+        self.graph_input: tuple = ()
 
     @property
     def full(self) -> bool:
-        return self.taken == self.window.frames
+        return self.extracted == self.window.frames
 
     @property
     def seconds(self) -> float:
+        """How long the stream has frames from `start` on, as far as it was decoded."""
         return max(0.0, self.until - self.start)
 
     def skips(self, packet: av.Packet) -> bool:
-        return False  # later frames are made of it
+        return False  # later frames depend on it
 
     def add(self, frame: Any) -> None:
         time = self.until if frame.time is None else frame.time
-        self.take_until(time)
+        self.extract_until(time)
         self.shown = frame
         self.until = time + float(frame.duration * frame.time_base if frame.duration else 1 / self.window.fps)
 
-    def take_until(self, time: float) -> None:
-        """The frame shown now is taken for every moment before `time`."""
-        last = self.taken
+    def extract_until(self, time: float) -> None:
+        """Uses the frame shown now for all times of the window before `time`."""
+        last = self.extracted
         while last < self.window.frames and self.first + last / self.window.fps < time:
             last += 1
-        if self.shown is not None and last > self.taken:
-            self.pictures[self.taken : last] = self.picture(self.shown)
-            self.taken = last
+        if self.shown is not None and last > self.extracted:
+            self.images[self.extracted : last] = self.pixels(self.shown)
+            self.extracted = last
 
-    def picture(self, frame: Any) -> np.ndarray:
-        """A frame's pixels, filtered and scaled in one pass."""
-        takes = (frame.height, frame.width, frame.format.name)
-        if self.graph is None or self.graph_takes != takes:  # a stream may change its size
-            self.graph, self.graph_takes = self.make_graph(frame), takes
+    def pixels(self, frame: Any) -> np.ndarray:
+        """The pixels of a frame, filtered and scaled in one pass."""
+        input_format = (frame.height, frame.width, frame.format.name)
+        if self.graph is None or self.graph_input != input_format:  # the size may change within a stream
+            self.graph, self.graph_input = self.make_graph(frame), input_format
         self.graph.push(frame)
         scaled: Any = self.graph.pull()
         rows = np.frombuffer(scaled.planes[0], np.uint8).reshape(scaled.height, -1)
@@ -121,68 +119,66 @@ class TakeFrames:
         return graph
 
     def finish(self) -> None:
-        """The last frame stays."""
-        self.take_until(float("inf"))
+        """Repeats the last frame to the end of the window."""
+        self.extract_until(float("inf"))
 
     def result(self) -> Tensor:
-        """(T, H, W, 3) uint8."""
+        """The frames: (T, H, W, 3) uint8."""
         if not self.full:
             raise BadSampleError("has no video frames")
-        return torch.from_numpy(self.pictures)
+        return torch.from_numpy(self.images)
 
 
-class TakeSound:
-    """Takes `samples` of sound from `start` on out of a stream of sound frames, resampled and mixed to one channel.
-
-    seconds: how long, from `start` on, the stream has sound, as far as it was looked at.
-    """
+class AudioExtractor:
+    """Extracts the samples from `start` on from a stream of audio frames, resampled and mixed down to one channel."""
 
     def __init__(self, start: float, window: AudioWindow) -> None:
         self.start, self.window = start, window
         self.sound = np.zeros(window.samples, np.int16)
         self.resampler: av.AudioResampler | None = None
-        self.resampler_takes: tuple = ()
-        self.place: int | None = None  # where the next sample belongs, counted from `start`
+        self.resampler_input: tuple = ()
+        self.position: int | None = None  # position of the next sample, relative to `start`
 
     @property
     def full(self) -> bool:
-        return self.place is not None and self.place >= self.window.samples
+        return self.position is not None and self.position >= self.window.samples
 
     @property
     def seconds(self) -> float:
-        return max(0, self.place or 0) / self.window.rate
+        """How long the stream has sound from `start` on, as far as it was decoded."""
+        return max(0, self.position or 0) / self.window.rate
 
     def skips(self, packet: av.Packet) -> bool:
-        """Whether all of it sounds so long before the window that nothing in there needs it."""
+        """Whether the packet is so far before the window that decoding does not need it."""
         if packet.pts is None or packet.duration is None:
             return False
-        return float((packet.pts + packet.duration) * packet.time_base) < self.start - ROLL_IN
+        return float((packet.pts + packet.duration) * packet.time_base) < self.start - PREROLL
 
     def add(self, frame: Any) -> None:
-        takes = (frame.sample_rate, frame.layout.name, frame.format.name)
-        if self.resampler is None or self.resampler_takes != takes:  # a stream may change from mono to stereo
+        input_format = (frame.sample_rate, frame.layout.name, frame.format.name)
+        if self.resampler is None or self.resampler_input != input_format:  # a stream may change from mono to stereo
             self.finish()
             self.resampler = av.AudioResampler(format="s16", layout="mono", rate=self.window.rate)
-            self.resampler_takes = takes
-        self.put(self.resampler.resample(frame))
+            self.resampler_input = input_format
+        self.write(self.resampler.resample(frame))
 
-    def put(self, parts: list[Any]) -> None:
+    def write(self, parts: list[Any]) -> None:
         for part in parts:
             samples = part.to_ndarray()[0]
-            place = self.place or 0
+            position = self.position or 0
             if part.time is not None:
                 stamped = round((part.time - self.start) * self.window.rate)
-                if self.place is None or abs(stamped - place) > JITTER * self.window.rate:
-                    place = stamped
-            self.place = place + len(samples)
-            kept = samples[max(0, -place) : max(0, self.window.samples - place)]
-            self.sound[max(0, place) : max(0, place) + len(kept)] = kept
+                if self.position is None or abs(stamped - position) > JITTER * self.window.rate:
+                    position = stamped
+            self.position = position + len(samples)
+            kept = samples[max(0, -position) : max(0, self.window.samples - position)]
+            self.sound[max(0, position) : max(0, position) + len(kept)] = kept
 
     def finish(self) -> None:
-        """What the resampler still holds."""
+        """Writes the samples that the resampler still holds."""
         if self.resampler is not None and not self.full:
-            self.put(self.resampler.resample(None))
+            self.write(self.resampler.resample(None))
 
     def result(self) -> Tensor:
-        """(S,) int16."""
+        """The samples: (S,) int16."""
         return torch.from_numpy(self.sound)

@@ -1,1 +1,1 @@
-"""Byte arrays, the datamodule that all data sets share, order, and errors."""
+"""Byte arrays, the base datamodule, sample order, and errors."""

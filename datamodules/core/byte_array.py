@@ -1,28 +1,30 @@
-"""The contract between data and models: what a batch holds, and what can be known of it before any data is read."""
+"""What data and models agree on: the contents of a batch, and what is known about it before any data is read."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, replace
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-TaskKind = Literal["single_label", "multi_label", "detection"]
-WINDOW = re.compile(r"@\d{2,}$")
+from .errors import UserError
+
+TaskKind = Literal["single_label", "multi_label", "regression", "detection"]
+ModalityKind = Literal["image", "video", "audio", "spectrogram", "points", "text", "series"]
 
 
 @dataclass(frozen=True)
 class ByteArray:
-    """One modality of one batch, flattened to M elements in row-major order (Perceiver, section 3.1).
+    """One modality of a batch, flattened to M elements in row-major order (Perceiver, section 3.1).
 
-    values: (B, M, C), what was measured: pixel values, waveform patches, xyz.
-    positions: (M, P) where the batch shares them, (B, M, P) where each example has its own.
-    grid: the shape before flattening, such as (224, 224) or (16, 28, 28); None for sets. Where elements were permuted,
-        a backbone that lays them out on it sees the permuted picture (table 2).
-    mask: (B, M), True where an element is real; None where all are.
+    Args:
+        values: (B, M, C), the measurements: pixel values, waveform patches, xyz.
+        positions: (M, P) if all examples share them, (B, M, P) if each example has its own.
+        grid: shape before flattening, such as (224, 224) or (16, 28, 28); None for sets. After a permutation of the
+            elements, a backbone that restores the grid sees the permuted image (table 2).
+        mask: (B, M), True for real elements and False for padding; None if all elements are real.
     """
 
     values: Tensor
@@ -41,14 +43,15 @@ class ByteArray:
             raise ValueError(f"mask {tuple(self.mask.shape)} does not fit values {tuple(self.values.shape)}")
 
     def concat(self) -> Tensor:
-        """Values and positions side by side: (B, M, C + P)."""
+        """Concatenates values and positions: (B, M, C + P)."""
         positions = self.positions.to(self.values.dtype)
         return torch.cat([self.values, positions.expand(len(self.values), -1, -1)], dim=-1)
 
     def permute(self, order: Tensor) -> ByteArray:
-        """Reorder the elements; values, positions and mask move together, so no information is lost.
+        """Reorders the elements. Values, positions and mask move together, so no information is lost.
 
-        order: (M,) for one order of all examples, (B, M) for one order each.
+        Args:
+            order: (M,) for one order shared by all examples, (B, M) for one order per example.
         """
         if order.dim() == 1:
             return replace(
@@ -67,7 +70,7 @@ class ByteArray:
         )
 
     def to(self, *args, **kwargs) -> ByteArray:
-        """Move or cast values and positions as `Tensor.to` does; the mask moves but stays bool."""
+        """Moves or casts values and positions like `Tensor.to`. The mask moves too but stays bool."""
         values = self.values.to(*args, **kwargs)
         mask = None if self.mask is None else self.mask.to(values.device)
         return replace(self, values=values, positions=self.positions.to(*args, **kwargs), mask=mask)
@@ -75,12 +78,14 @@ class ByteArray:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a model is trained on: one ByteArray per modality and what to predict.
+    """What a model is trained on: one ByteArray per modality, and the targets.
 
-    target: (B,) class numbers for single_label, or (B, classes) scores that add up to 1 where training mixes examples;
-        (B, classes) of 0 and 1 for multi_label; a list with a dict of tensors per example for detection.
-    keys: one string per example, its name in the data set; windows of one clip are KEY@00, KEY@01, ..., see `sample_of`.
-    weight: (B,), 0 where an example only pads the batch (or could not be decoded), else 1.
+    Args:
+        inputs: byte arrays by the name of their modality.
+        target: see DataSpec; (B, classes) scores that sum to 1 for single_label if training mixes examples.
+        keys: one string per example, its name in the data set. Windows of one clip are KEY@00, KEY@01, ...; see
+            `datamodules.core.windows`.
+        weight: (B,), 1 for real examples, 0 for padding and for samples that could not be decoded.
     """
 
     inputs: dict[str, ByteArray]
@@ -89,45 +94,82 @@ class Batch:
     weight: Tensor
 
 
-def sample_of(key: str) -> str:
-    """The sample that a key names: all windows of a clip are one."""
-    return WINDOW.sub("", key)
-
-
 @dataclass(frozen=True)
 class ModalitySpec:
-    """One modality's shape: C channels, P position channels, M elements, the grid before flattening (None for sets) and
-    the number of coordinates of an element."""
+    """The shape of one modality and what it represents.
+
+    Args:
+        channels: C, channels of the values.
+        position_channels: P, channels of the positions.
+        elements: M, the number of elements.
+        grid: shape before flattening; None for sets.
+        coordinates: number of coordinates of an element's position.
+        kind: what the values are; `series` for measurements of any other kind.
+        rate: frames (video, spectrogram) or samples (audio, series) per second before patching; None if there is no
+            time axis.
+    """
 
     channels: int
     position_channels: int
     elements: int
     grid: tuple[int, ...] | None
     coordinates: int
+    kind: ModalityKind = "series"
+    rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ModalityKind):
+            raise UserError(f"unknown modality kind {self.kind!r}: use one of {', '.join(get_args(ModalityKind))}")
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What a model needs to know of the data to be built, before any of them is read."""
+    """What a model needs to know about its data to be built, before any of it is read.
+
+    The task determines the target of a batch:
+
+    - single_label: (B,) int64 class indices
+    - multi_label: (B, classes) float, 0 or 1
+    - regression: (B, quantities) float
+    - detection: a list with one dict of tensors per image, see `datamodules.detection.targets.DetectionFlatten`
+
+    Args:
+        modalities: specs by the name of the modality.
+        task: kind of the target.
+        classes: names of the classes, or of the predicted quantities for regression.
+    """
 
     modalities: dict[str, ModalitySpec]
     task: TaskKind
     classes: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        if self.task not in get_args(TaskKind):
+            raise UserError(f"unknown task {self.task!r}: use one of {', '.join(get_args(TaskKind))}")
+
     @property
     def num_classes(self) -> int:
+        """Number of classes, or of predicted quantities."""
         return len(self.classes)
 
     def to_dict(self) -> dict:
-        """Plain lists and dicts, as they are written to YAML, JSON and checkpoints."""
+        """Converts the spec to plain lists and dicts for YAML, JSON and checkpoints."""
         plain = asdict(self)
         plain["classes"] = list(self.classes)
         for modality in plain["modalities"].values():
             modality["grid"] = None if modality["grid"] is None else list(modality["grid"])
         return plain
 
+    def has_modalities(self, stored: dict[str, dict]) -> bool:
+        """Whether the modalities equal stored ones, as `to_dict` writes them.
+
+        Fields that are missing there are not compared: older runs stored neither `kind` nor `rate`.
+        """
+        own = self.to_dict()["modalities"]
+        return own.keys() == stored.keys() and all({**own[name], **stored[name]} == own[name] for name in own)
+
     def example_inputs(self, batch_size: int = 1, device: str | torch.device = "cpu") -> dict[str, ByteArray]:
-        """Random inputs of the right shapes, for counting operations and for tests; `device="meta"` takes no memory."""
+        """Random inputs of the right shapes, to count operations and for tests. `device="meta"` allocates no memory."""
         return {
             name: ByteArray(
                 torch.randn(batch_size, m.elements, m.channels, device=device),

@@ -1,7 +1,7 @@
-"""The datamodule that all data sets share: loaders, order, bad samples, and flattening on the device.
+"""The base datamodule of all data sets: loaders, order, bad samples, and flattening on the device.
 
-The data's way: `Split.load` makes one compact sample -> `CompactBatches` stacks the samples of a step (in a worker) ->
-the batch is moved to the device -> `datamodule.flatten` turns it into a Batch of byte arrays.
+`Split.load` loads one compact sample -> `CompactBatches` stacks the samples of a step (in a worker) -> the batch is moved
+to the device -> `datamodule.flatten` turns it into a Batch of byte arrays.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .byte_array import Batch, DataSpec, sample_of
+from .byte_array import Batch, DataSpec
 from .errors import BadSampleError, UserError
 from .flatten import Flatten
 from .order import OrderedBatches, SampleRef, sample_generator
+from .windows import sample_of
 
 log = logging.getLogger(__name__)
 SplitName = Literal["train", "val", "test"]
@@ -30,25 +31,29 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
 class Split(ABC):
-    """One split of a data set. `keys` names its samples, in a fixed order."""
+    """One split of a data set. `keys` are the names of its samples, in a fixed order."""
 
     keys: Sequence[str]
 
     def open(self) -> None:  # noqa: B027, most splits need nothing
-        """Make ready to load; called before loaders are built."""
+        """Prepares for loading. Called before loaders are built."""
 
     @abstractmethod
     def load(self, index: int, generator: torch.Generator) -> dict[str, Any]:
-        """One compact sample: a tensor for every modality, and `target` (a dict of tensors for detection). All randomness
-        comes from `generator`.
+        """Loads one compact sample: a tensor for every modality, and `target` (a dict of tensors for detection).
 
-        Raises BadSampleError if the sample cannot be decoded.
+        Args:
+            index: position of the sample in `keys`.
+            generator: source of all randomness of the sample.
+
+        Raises:
+            BadSampleError: if the sample cannot be decoded.
         """
 
 
 @dataclass
 class TensorSplit(Split):
-    """A split that lies in memory: every tensor has one row per key."""
+    """A split in memory: every tensor has one row per key."""
 
     keys: Sequence[str]
     tensors: dict[str, Tensor]
@@ -58,8 +63,11 @@ class TensorSplit(Split):
 
 
 class CompactBatches(Dataset):
-    """Indexed by the list of SampleRef of one step, gives one compact batch: stacked tensors, `key`, `weight`, and `bad`,
-    the reasons of samples that could not be decoded; those have weight 0 and repeat a good sample's tensors."""
+    """Compact batches, indexed by the list of SampleRef of one step.
+
+    A compact batch has stacked tensors, `key`, `weight` and `bad`, the errors of samples that could not be decoded. Those
+    samples have weight 0 and the tensors of a good sample.
+    """
 
     def __init__(self, split: Split, seed: int, on_bad_sample: Literal["raise", "skip"]) -> None:
         self.split, self.seed, self.on_bad_sample = split, seed, on_bad_sample
@@ -72,52 +80,57 @@ class CompactBatches(Dataset):
         weight = torch.tensor([float(ref.real) for ref in refs])
         batch: dict[str, Any] = {}
         bad: list[str] = []
-        good, missing = 0, []  # places in the batch
-        for place, (ref, key) in enumerate(zip(refs, keys, strict=True)):
+        good, missing = 0, []  # rows of the batch
+        for row, (ref, key) in enumerate(zip(refs, keys, strict=True)):
             if not ref.real and batch:  # padding: any sample has the right shape
-                missing.append(place)
+                missing.append(row)
                 continue
             try:
                 sample = self.split.load(ref.index, sample_generator(self.seed, ref.epoch, key))
             except BadSampleError as error:
                 if self.on_bad_sample == "raise":
                     raise
-                missing.append(place)
-                weight[place] = 0
+                missing.append(row)
+                weight[row] = 0
                 bad.append(f"{key}: {error}")
                 continue
-            put(batch, sample, place, len(refs))
-            good = place
+            write_row(batch, sample, row, len(refs))
+            good = row
         if not batch:
-            raise UserError(f"no sample of a whole batch could be decoded; the first: {bad[0]}")
+            raise UserError(f"no sample of a batch could be decoded; the first error: {bad[0]}")
         for rows in batch.values():
-            for place in missing:
-                rows[place] = rows[good]
+            for row in missing:
+                rows[row] = rows[good]
         return {**batch, "key": keys, "weight": weight, "bad": bad}
 
 
-def put(batch: dict[str, Any], sample: dict[str, Any], place: int, size: int) -> None:
-    """Write a sample into its place of a batch: tensors into one of (B, ...), made when the first sample is there; what
-    differs in size from sample to sample, such as boxes, into a list."""
+def write_row(batch: dict[str, Any], sample: dict[str, Any], row: int, size: int) -> None:
+    """Writes a sample into a row of a batch of this size.
+
+    Tensors go into one tensor (B, ...), which the first sample allocates; anything else, such as targets of detection,
+    goes into a list.
+    """
     for name, value in sample.items():
         if name not in batch:
             batch[name] = value.new_empty(size, *value.shape) if isinstance(value, Tensor) else [None] * size
         if isinstance(value, Tensor) and value.shape != batch[name].shape[1:]:
-            raise ValueError(f"{name} is {tuple(value.shape)}, of other samples {tuple(batch[name].shape[1:])}")
-        batch[name][place] = value
+            raise ValueError(f"{name} is {tuple(value.shape)}, in other samples {tuple(batch[name].shape[1:])}")
+        batch[name][row] = value
 
 
 class ByteArrayDataModule(L.LightningDataModule, ABC):
-    """Base of all data sets.
+    """Base class of all data sets.
 
-    A subclass sets `spec` and `flatten` in its constructor, reading no data, and gives `make_split`; `prepare_data`, where
-    it writes or checks files.
+    A subclass sets `spec` and `flatten` in its constructor, without reading data, and implements `make_split` and
+    `fingerprint`. It overrides `prepare_data` if it writes or checks files. Its constructor forwards `**kwargs` to this
+    one, so that every data set has these options.
 
-    batch_size: samples of one step on all ranks together.
-    num_workers: worker processes per rank; 0 is best for data that lie in memory.
-    seed: of the order and of the randomness inside samples.
-    on_bad_sample: `raise` stops at a sample that cannot be decoded; `skip` counts and logs it and goes on, until their
-        share passes max_bad_share.
+    Args:
+        batch_size: samples per step, over all ranks.
+        num_workers: worker processes per rank; 0 is best for data in memory.
+        seed: seed of the sample order and of the randomness inside samples.
+        on_bad_sample: what to do with a sample that cannot be decoded: `raise` an error, or `skip` it with a warning.
+        max_bad_share: share of skipped samples above which to stop with an error.
     """
 
     spec: DataSpec
@@ -133,35 +146,37 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0:
-            raise UserError(f"batch_size {batch_size}, num_workers {num_workers}: give at least 1 and at least 0")
+            raise UserError(
+                f"batch_size must be at least 1 and num_workers at least 0, got {batch_size} and {num_workers}"
+            )
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.on_bad_sample, self.max_bad_share = on_bad_sample, max_bad_share
         self.bad_samples: list[str] = []
         self.samples_seen = 0
-        self.test_split: SplitName = "test"  # what `test_dataloader` gives
+        self.test_split: SplitName = "test"  # the split of `test_dataloader`
         self._splits: dict[str, Split] = {}
-        self.steps_done = 0  # steps of training that a trainer has taken; the order goes on from there
+        self.steps_done = 0  # training steps taken by the trainer; the order continues from there
 
     @abstractmethod
     def make_split(self, name: SplitName) -> Split:
-        """Open one split. Raises UserError naming the folder and the command that fills it where data are missing."""
+        """Opens one split. If data are missing, raises UserError with the folder and the command that fills it."""
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """A hash of the bytes of all splits; equal data have equal fingerprints."""
+        """A hash of the bytes of all splits. Equal data have equal fingerprints."""
 
     def split(self, name: SplitName) -> Split:
-        """One split, opened at first use."""
+        """Returns one split, opened on first use."""
         if name not in self._splits:
             self._splits[name] = self.make_split(name)
         return self._splits[name]
 
     def for_training(self, split: Split) -> Split:
-        """A split as training sees it; evaluation sees it as it is."""
+        """The split to train on; evaluation uses the split itself."""
         return split
 
     def describe(self) -> dict:
-        """What a run records of its data: fingerprint, and size and membership of every split."""
+        """The record that a run keeps of its data: fingerprint, and size and hashed keys of every split."""
         splits = {}
         for name in SPLITS:
             keys = self.split(name).keys
@@ -172,8 +187,13 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
     def loader(
         self, name: SplitName, training: bool = False, steps_done: Callable[[], int] | None = None
     ) -> DataLoader:
-        """Compact batches of one split; pass each to `flatten`. With training=True shuffled, from the first epoch or from
-        where `steps_done` tells, see OrderedBatches."""
+        """A loader of compact batches of one split; pass each batch to `flatten`.
+
+        Args:
+            name: the split.
+            training: whether to shuffle, see OrderedBatches.
+            steps_done: returns the number of training steps to continue from; by default training starts at step 0.
+        """
         split = self.for_training(self.split(name)) if training else self.split(name)
         split.open()
         order = OrderedBatches(len(split.keys), self.batch_size, self.seed, training, steps_done)
@@ -187,14 +207,14 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         )
 
     def setup(self, stage: str | None = None) -> None:
-        """Open the splits that the stage needs, so that missing data show before a model is built or trained."""
+        """Opens the splits that the stage needs, so that missing data are found before training starts."""
         needed: dict[str | None, tuple[SplitName, ...]] = {
             "fit": ("train", "val"),
             "validate": ("val",),
             "test": (self.test_split,),
         }
         if stage == "fit":
-            self.steps_done = 0  # a checkpoint, loaded later, says otherwise
+            self.steps_done = 0  # a checkpoint, if any, is loaded later
         for name in needed.get(stage, SPLITS):
             self.split(name)
 
@@ -208,7 +228,7 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         return self.loader(self.test_split)
 
     def transfer_batch_to_device(self, batch: dict, device: torch.device, dataloader_idx: int) -> dict:
-        """All but the strings, of which Lightning would look at each."""
+        """Moves everything but the strings, which Lightning would visit one by one."""
         return {
             name: value if name in ("key", "bad") else move_data_to_device(value, device)
             for name, value in batch.items()
@@ -221,7 +241,7 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         flat = self.flatten(batch)
         if self.trainer is None:
             return flat
-        # Lightning has converted the compact batch, which is of bytes; ask it for what
+        # the precision plugin converts floats, but the compact batch had none: ask it for the dtype
         dtype = self.trainer.precision_plugin.convert_input(torch.empty(0)).dtype
         return replace(flat, inputs={name: byte_array.to(dtype) for name, byte_array in flat.inputs.items()})
 
@@ -230,15 +250,15 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         for reason in compact["bad"]:
             log.warning("skipped %s", reason)
             self.bad_samples.append(reason)
-        # the share means something only once some hundred samples were seen
+        # the share is meaningless for less than about a hundred samples
         if self.bad_samples and len(self.bad_samples) > self.max_bad_share * max(self.samples_seen, 100):
             raise UserError(
                 f"{len(self.bad_samples)} of {self.samples_seen} samples could not be decoded, more than "
-                f"max_bad_share {self.max_bad_share}; the last: {self.bad_samples[-1]}"
+                f"max_bad_share {self.max_bad_share}; the last error: {self.bad_samples[-1]}"
             )
 
     def state_dict(self) -> dict:
-        """For checkpoints: what the data are, and how many steps were taken of them."""
+        """The state for checkpoints: the spec and the number of steps taken."""
         return {"spec": self.spec.to_dict(), "steps_done": self.steps_done}
 
     def load_state_dict(self, state_dict: dict) -> None:

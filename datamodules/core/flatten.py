@@ -1,30 +1,36 @@
-"""From compact tensors (uint8 pixels, int16 sound) to byte arrays, on whatever device the batch lies.
+"""Turns compact tensors (uint8 pixels, int16 sound) into byte arrays on the device of the batch.
 
-A modality is a module with a `spec` and a `forward(raw) -> ByteArray`. Positions depend on the shape alone: they are
-computed once, kept on the device, and shared by all examples of all batches.
+A modality is a module with a `spec` and a `forward(raw) -> ByteArray`. Positions depend only on the shape, so they are
+computed once, kept on the device and shared by all examples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..images.mixing import Mixing
-from .byte_array import Batch, ByteArray, ModalitySpec
+from .byte_array import Batch, ByteArray, ModalityKind, ModalitySpec
 from .positions import fourier_channels, fourier_features, grid_coordinates
 
 Permutation = Literal["none", "fixed", "per_example"]
+KIND_OF_AXES: dict[int, ModalityKind] = {2: "image", 3: "video"}
 
 
 class GridModality(nn.Module):
-    """Measurements on a regular grid, cut into patches: pixels of an image, samples of a sound, patches of a video.
+    """Measurements on a regular grid, split into patches: pixels of an image, samples of a sound, patches of a video.
 
-    shape: the grid as it is read, such as (32, 224, 224) for frames, rows and columns.
-    patch: the cells of one element along each axis, such as (2, 8, 8); one cell if left out.
-    mean, std: raw values become (raw - mean) / std; numbers or one per channel.
-    bands, max_frequency: of the Fourier features; max_frequency is the patch grid's length along each axis if left out.
+    Args:
+        shape: grid of the raw data, such as (32, 224, 224) for frames, rows and columns.
+        channels: channels of the raw data.
+        bands: frequencies per axis of the Fourier features.
+        patch: size of one element along each axis, such as (2, 8, 8); one cell by default.
+        max_frequency: maximum frequencies of the Fourier features, per axis; the shape of the patch grid by default.
+        mean: raw values become (raw - mean) / std; a number, or one per channel.
+        std: see mean.
+        kind: what the values are; by default image for two axes, video for three, and series otherwise.
+        rate: frames or samples per second, if there is a time axis.
     """
 
     def __init__(
@@ -36,6 +42,8 @@ class GridModality(nn.Module):
         max_frequency: Sequence[float] | None = None,
         mean: float | Sequence[float] = 0.0,
         std: float | Sequence[float] = 1.0,
+        kind: ModalityKind | None = None,
+        rate: float | None = None,
     ) -> None:
         super().__init__()
         self.shape, self.channels = tuple(shape), channels
@@ -49,6 +57,8 @@ class GridModality(nn.Module):
             elements=prod(grid),
             grid=grid,
             coordinates=len(grid),
+            kind=kind or KIND_OF_AXES.get(len(grid), "series"),
+            rate=rate,
         )
         positions = fourier_features(grid_coordinates(grid), bands, list(max_frequency or grid))
         self.register_buffer("positions", positions.float(), persistent=False)
@@ -56,7 +66,7 @@ class GridModality(nn.Module):
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32), persistent=False)
 
     def forward(self, raw: Tensor) -> ByteArray:
-        """raw: (B, *shape, channels), or (B, *shape) for one channel."""
+        """Takes raw data (B, *shape, channels), or (B, *shape) if there is one channel."""
         if raw.shape[1:] == self.shape:
             raw = raw[..., None]
         if raw.shape[1:] != (*self.shape, self.channels):
@@ -75,11 +85,16 @@ class GridModality(nn.Module):
 
 
 class Flatten(nn.Module):
-    """A compact batch, as loaders hand it over, to a Batch. Moves itself to the batch's device.
+    """Turns a compact batch from a loader into a Batch. Moves itself to the device of the batch.
 
-    permutation: the order of the elements (Perceiver, table 2). `fixed` is one for all examples, made of permutation_seed;
-        `per_example` makes each example's of the batch's `order_seed` (B,) int64. Values and positions move together.
-    mixing: mixes the pictures of batches with a `mix_seed`, which training loaders add, before they are permuted.
+    Args:
+        modalities: modules by the name of their tensor in the compact batch.
+        permutation: order of the elements (Perceiver, table 2): `none`; `fixed`, one order for all examples, drawn from
+            permutation_seed; or `per_example`, drawn from the batch's `order_seed` (B,) int64. Values and positions move
+            together.
+        permutation_seed: seed of the fixed permutation.
+        mixing: mixes the images of a compact batch, such as `datamodules.images.mixing.Mixing`; applied before the
+            permutation to batches with a `mix_seed`, which training loaders add.
     """
 
     def __init__(
@@ -87,7 +102,7 @@ class Flatten(nn.Module):
         modalities: Mapping[str, nn.Module],
         permutation: Permutation = "none",
         permutation_seed: int = 0,
-        mixing: Mixing | None = None,
+        mixing: Callable[[dict], dict] | None = None,
     ) -> None:
         super().__init__()
         self.modalities = nn.ModuleDict(dict(modalities))
@@ -109,25 +124,26 @@ class Flatten(nn.Module):
 
 
 def random_orders(seeds: Tensor, elements: int) -> Tensor:
-    """An order of the elements for every seed: (...) int64 to (..., M). The same on every device.
+    """Draws an order of the elements for every seed: (...) int64 to (..., M). The same on every device.
 
-    The elements are sorted by splitmix64 (Steele et al. 2014) of the seed and their number.
+    Elements are sorted by splitmix64 (Steele et al. 2014) of the seed and their index.
     """
     steps = torch.arange(1, elements + 1, device=seeds.device) * signed(0x9E3779B97F4A7C15)
-    return mix(mix(seeds)[..., None] + steps).argsort(dim=-1, stable=True)
+    return splitmix64(splitmix64(seeds)[..., None] + steps).argsort(dim=-1, stable=True)
 
 
-def mix(bits: Tensor) -> Tensor:
-    """splitmix64's output function; products wrap around."""
+def splitmix64(bits: Tensor) -> Tensor:
+    """The output function of splitmix64. Products wrap around."""
     bits = (bits ^ shift_right(bits, 30)) * signed(0xBF58476D1CE4E5B9)
     bits = (bits ^ shift_right(bits, 27)) * signed(0x94D049BB133111EB)
     return bits ^ shift_right(bits, 31)
 
 
 def shift_right(bits: Tensor, count: int) -> Tensor:
-    """Of 64 bits without a sign, which torch has no arithmetic for."""
+    """Shifts unsigned 64-bit integers, which torch has no arithmetic for."""
     return (bits >> count) & ((1 << (64 - count)) - 1)
 
 
 def signed(bits: int) -> int:
+    """The int64 with the same 64 bits."""
     return bits - (1 << 64) if bits >> 63 else bits

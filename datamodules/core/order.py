@@ -1,7 +1,7 @@
-"""Sample order as a pure function of (seed, epoch, index): the same for any number of workers and ranks, and resumable.
+"""Sample order as a pure function of (seed, epoch, index): resumable, and the same for any number of workers and ranks.
 
-One global order exists per epoch. Step s takes entries s*B to (s+1)*B of it, B being the batch size of all ranks
-together, and rank r of W takes entries r, r+W, r+2W, ... of the step. So the samples of a step do not depend on W.
+Every epoch has one global order. Step s takes entries s*B to (s+1)*B of it, where B is the total batch size over all
+ranks, and rank r of W takes entries r, r+W, r+2W, ... of the step. So the samples of a step do not depend on W.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .errors import UserError
 
 
 class SampleRef(NamedTuple):
-    """What a worker needs to make one sample: its index, the epoch, and whether it counts (False: it only pads)."""
+    """What a worker needs to load one sample: its index, the epoch, and whether it is real (False: padding)."""
 
     index: int
     epoch: int
@@ -26,13 +26,13 @@ class SampleRef(NamedTuple):
 
 
 def hashed_seed(*parts: object) -> int:
-    """A 63-bit seed from any printable parts, the same on every machine and in every process."""
+    """A 63-bit seed from any printable values, the same on every machine and in every process."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 def sample_generator(seed: int, epoch: int, key: str) -> torch.Generator:
-    """The random numbers of one sample in one epoch (crop, clip start), whoever loads it."""
+    """The generator for one sample in one epoch (crop, start of a clip), independent of the worker that loads it."""
     return torch.Generator().manual_seed(hashed_seed(seed, epoch, key))
 
 
@@ -43,22 +43,25 @@ def epoch_order(size: int, seed: int, epoch: int) -> list[int]:
 
 
 def rank_and_world() -> tuple[int, int]:
-    """This process's rank and the number of ranks. Loaders are often built before the process group exists, so ask when
-    iteration starts."""
+    """This process's rank and the number of ranks. Loaders are often built before the process group exists, so call this
+    when iteration starts."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
 class OrderedBatches(DistributedSampler):
     """Yields one list of SampleRef per step, for a DataLoader with `batch_size=None`.
 
-    training=True: shuffled, the incomplete last step of an epoch is left out, so every rank has the same steps.
-    training=False: in order; every sample once, the last step padded with refs whose `real` is False.
-    batch_size counts the samples of one step on all ranks together and must divide by their number.
+    It is a DistributedSampler only so that Lightning calls `set_epoch` and does not replace it with its own.
 
-    steps_done: tells how many steps training has taken so far, over all epochs; iteration goes on from there, in the
-        order of the epoch that this step belongs to. Left out, `set_epoch` names the epoch.
-
-    It is a DistributedSampler by type only, so that Lightning calls `set_epoch` and does not put another in its place.
+    Args:
+        size: number of samples.
+        batch_size: samples per step over all ranks; must be divisible by the number of ranks.
+        seed: seed of the order.
+        training: True shuffles and drops the incomplete last step, so that all ranks have the same number of steps.
+            False keeps the order and yields every sample once; the last step is padded with refs whose `real` is False.
+        steps_done: returns the number of training steps taken so far, over all epochs. Iteration continues from there, in
+            the order of the epoch that this step belongs to. By default iteration starts at the beginning of the
+            epoch given to `set_epoch`.
     """
 
     def __init__(
@@ -66,23 +69,23 @@ class OrderedBatches(DistributedSampler):
     ) -> None:
         if training and size < batch_size:
             raise UserError(
-                f"batch_size {batch_size} is more than the {size} training samples: lower --data.batch_size"
+                f"batch_size {batch_size} is larger than the number of training samples ({size}): lower --data.batch_size"
             )
         self.size, self.batch_size, self.seed, self.training = size, batch_size, seed, training
         self.epoch, self.steps_done = 0, steps_done
 
     def __len__(self) -> int:
-        """Steps of one epoch."""
+        """Number of steps per epoch."""
         return self.size // self.batch_size if self.training else -(-self.size // self.batch_size)
 
     def __iter__(self) -> Iterator[list[SampleRef]]:
         rank, world = rank_and_world()
         if self.batch_size % world:
-            raise UserError(f"batch_size {self.batch_size} does not divide by {world} ranks: change --data.batch_size")
+            raise UserError(f"batch_size {self.batch_size} is not divisible by {world} ranks: change --data.batch_size")
         epoch, first = (self.epoch if self.training else 0), 0
         if self.steps_done is not None:
             epoch, first = divmod(self.steps_done(), len(self))
         order = epoch_order(self.size, self.seed, epoch) if self.training else range(self.size)
         for step in range(first, len(self)):
-            places = range(step * self.batch_size + rank, (step + 1) * self.batch_size, world)
-            yield [SampleRef(order[min(p, self.size - 1)], epoch, p < self.size) for p in places]
+            entries = range(step * self.batch_size + rank, (step + 1) * self.batch_size, world)
+            yield [SampleRef(order[min(entry, self.size - 1)], epoch, entry < self.size) for entry in entries]

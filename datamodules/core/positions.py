@@ -1,4 +1,4 @@
-"""Where an element stands: coordinates on [-1, 1] and their Fourier features (Perceiver, section 3.2 and appendix D)."""
+"""Positions of elements: coordinates in [-1, 1] and their Fourier features (Perceiver, section 3.2 and appendix D)."""
 
 import math
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ from torch import Tensor
 
 
 def grid_coordinates(grid: Sequence[int]) -> Tensor:
-    """Coordinates of every cell of a grid, row-major: (M, len(grid)) float64, each axis from -1 to 1 with both ends."""
+    """Coordinates of all cells of a grid in row-major order: (M, len(grid)) float64, each axis from -1 to 1 inclusive."""
     axes = [torch.linspace(-1, 1, length, dtype=torch.float64) for length in grid]
     return torch.stack([axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij")], dim=-1)
 
 
 def fourier_features(coordinates: Tensor, bands: int, max_frequency: Sequence[float] | float) -> Tensor:
-    """Coordinates (..., d) to features (..., d * (2 * bands + 1)).
+    """Maps coordinates (..., d) to features (..., d * (2 * bands + 1)).
 
-    Each axis has `bands` frequencies f spaced evenly from 1 to max_frequency / 2, half the sampling rate when
-    max_frequency is the number of samples along the axis. Channels: the coordinates, then sin(f pi x) axis by axis, then
-    cos(f pi x) axis by axis, as in the paper's released code.
+    Each axis has `bands` frequencies f, evenly spaced from 1 to max_frequency / 2. If max_frequency is the number of
+    samples along the axis, the highest is the Nyquist frequency. The channels are the coordinates, then sin(f pi x) axis
+    by axis, then cos(f pi x) axis by axis, as in the code released with the paper.
     """
     d = coordinates.shape[-1]
     rates = [max_frequency] * d if isinstance(max_frequency, int | float) else list(max_frequency)
@@ -30,5 +30,5 @@ def fourier_features(coordinates: Tensor, bands: int, max_frequency: Sequence[fl
 
 
 def fourier_channels(axes: int, bands: int) -> int:
-    """Number of channels that `fourier_features` gives for this many axes."""
+    """Number of channels that `fourier_features` returns for this many axes."""
     return axes * (2 * bands + 1)

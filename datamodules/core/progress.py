@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with time left on a terminal, a line now and then in a log."""
+"""Progress of long-running work: a progress bar in a terminal, an occasional line in a log."""
 
 from collections.abc import Iterable, Iterator
 from time import monotonic
@@ -12,7 +12,7 @@ LOG_EVERY_SECONDS = 10
 
 
 def track(items: Iterable[Item], what: str, total: int, unit: str = "") -> Iterator[Item]:
-    """Pass items through and show how many of `total` are done."""
+    """Yields the items and shows how many of `total` are done."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield from log_progress(items, what, total, unit)

@@ -1,1 +1,1 @@
-"""Scenes with objects: boxes and masks."""
+"""Object detection: boxes and masks."""

@@ -1,4 +1,4 @@
-"""COCO annotation files: which objects are in which image, and the ids of the categories."""
+"""COCO annotation files and category ids."""
 
 import json
 import pickle
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.errors import UserError
 
-# COCO's 80 classes in the order of their ids, which run from 1 to 90 and leave ten out
+# COCO's 80 classes in the order of their ids, which go from 1 to 90 without the ten unused ones
 COCO_NAMES = """person, bicycle, car, motorcycle, airplane, bus, train, truck, boat, traffic light, fire hydrant, stop sign,
 parking meter, bench, bird, cat, dog, horse, sheep, cow, elephant, bear, zebra, giraffe, backpack, umbrella, handbag, tie,
 suitcase, frisbee, skis, snowboard, sports ball, kite, baseball bat, baseball glove, skateboard, surfboard, tennis racket,
@@ -23,17 +23,20 @@ COCO_CATEGORIES = dict(zip(COCO_IDS, COCO_NAMES.replace("\n", " ").split(", "), 
 
 
 def annotation_file(folder: Path, name: str) -> Path:
-    """That of the images in folder/name."""
+    """The annotation file of the images in folder/name."""
     return folder / "annotations" / f"instances_{name}.json"
 
 
 class Instances:
-    """One annotation file. Images are in the order of their ids; those without annotations are there too.
+    """One annotation file. Images are sorted by id and include those without annotations.
 
-    path: DIR/annotations/instances_NAME.json, whose images lie in DIR/NAME.
-    categories: the category ids and names that it may use.
-    how_to_make: the command that makes the folder, for errors.
-    Raises UserError where the file is missing, is no JSON, lacks a field, or names an unknown category or image.
+    Args:
+        path: DIR/annotations/instances_NAME.json, with its images in DIR/NAME.
+        categories: names of the allowed categories by id.
+        how_to_make: the command that makes the folder, for error messages.
+
+    Raises:
+        UserError: if the file is missing, not JSON, lacks a field, or has an unknown category or image.
     """
 
     def __init__(self, path: Path, categories: Mapping[int, str], how_to_make: str) -> None:
@@ -47,35 +50,33 @@ class Instances:
             check_categories(content, categories)
             records = list_images(content)
         except KeyError as error:
-            raise UserError(f"{path} is not a COCO annotation file: something in it has no {error}") from error
+            raise UserError(f"{path} is not a COCO annotation file: an entry has no {error}") from error
         except (TypeError, ValueError) as error:
             raise UserError(f"{path} is not a COCO annotation file: {error}") from error
         self.info = content.get("info", {})
         self.files: list[str] = [record["file_name"] for record in records]
-        # one string of bytes instead of millions of objects, which worker processes would copy by counting references
+        # one bytes object instead of millions of objects, whose reference counts would make worker processes copy them
         packed = [pickle.dumps(record) for record in records]
         self._packed, self._ends = b"".join(packed), np.cumsum([0] + [len(part) for part in packed])
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """id, file_name, height, width and objects (see `read_object`) of one image."""
+        """Returns id, file_name, height, width and objects (see `read_object`) of one image."""
         return pickle.loads(memoryview(self._packed)[self._ends[number] : self._ends[number + 1]])
 
 
 def check_categories(content: dict, expected: Mapping[int, str]) -> None:
-    """Raises ValueError where a category has another id or name than expected, or an annotation is of another category."""
+    """Raises ValueError if a category has an unexpected id or name, or an annotation has an unknown category."""
     for category in content["categories"]:
         number, name = category["id"], category["name"]
         if expected.get(number) != name:
-            raise ValueError(
-                f"its category {number} is {name!r}, expected {expected.get(number)!r}: set --data.categories"
-            )
+            raise ValueError(f"category {number} is {name!r}, expected {expected.get(number)!r}: set --data.categories")
     unknown = {annotation["category_id"] for annotation in content["annotations"]} - set(expected)
     if unknown:
-        raise ValueError(f"annotations are of unknown categories {sorted(unknown)}: set --data.categories")
+        raise ValueError(f"annotations have unknown categories {sorted(unknown)}: set --data.categories")
 
 
 def list_images(content: dict) -> list[dict[str, Any]]:
-    """One record per image, by id, with its objects. Raises ValueError where an id is there twice or is unknown."""
+    """One record per image, sorted by id, with its objects. Raises ValueError for duplicate or unknown image ids."""
     records = {}
     for image in content["images"]:
         if image["id"] in records:
@@ -83,13 +84,13 @@ def list_images(content: dict) -> list[dict[str, Any]]:
         records[image["id"]] = {key: image[key] for key in ("id", "file_name", "height", "width")} | {"objects": []}
     for annotation in content["annotations"]:
         if annotation["image_id"] not in records:
-            raise ValueError(f"annotation {annotation['id']} is of image {annotation['image_id']}, which is not listed")
+            raise ValueError(f"annotation {annotation['id']} has the unknown image {annotation['image_id']}")
         records[annotation["image_id"]]["objects"].append(read_object(annotation))
     return [records[number] for number in sorted(records)]
 
 
 def read_object(annotation: dict) -> dict[str, Any]:
-    """An annotation with the box as x0, y0, x1, y1; the segmentation stays as it is, polygons, RLE or None."""
+    """Converts an annotation: the box becomes x0, y0, x1, y1; the segmentation stays as it is (polygons, RLE or None)."""
     x, y, width, height = map(float, annotation["bbox"])
     return {
         "id": annotation["id"],

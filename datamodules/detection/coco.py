@@ -1,12 +1,11 @@
-"""Objects in images: COCO folders (boxes, masks, crowd) at a fixed input size, and the composed scenes."""
+"""Object detection on COCO folders, at a fixed input size."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,18 +20,26 @@ from ..images.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from ..images.transforms import decode_image
 from ..storage import shards
 from .annotations import COCO_CATEGORIES, Instances, annotation_file
-from .placement import Augmentation, Placement, place, place_mask
-from .targets import DetectionFlatten
+from .placement import Augmentation, Placement, fit, place_mask
+from .targets import Annotation, Annotations, DetectionFlatten
 
-PADDING = tuple(map(round, IMAGENET_MEAN))  # nearly zero once normalised
+PADDING = tuple(map(round, IMAGENET_MEAN))  # nearly zero after normalisation
 
 
 class CocoSplit(Split):
-    """Images of an annotation file with their objects; `augmentation` None for evaluation.
+    """Images of an annotation file with their objects.
 
-    A sample has `image` (side, side, 3) uint8, `extent` (2,), the rows and columns of it that are no padding, and a compact
-    `target`, which DetectionFlatten unpacks: objects (n, 7), x0, y0, x1, y1, label, crowd and area; their masks' pixels one
-    after the other, and the windows (top, left, height, width) that these fill.
+    A sample has `image` (side, side, 3) uint8; `extent` (2,), its rows and columns without padding; and a compact `target`,
+    which DetectionFlatten unpacks: `objects` (n, 7) with x0, y0, x1, y1, label, crowd and area; `crops`, the concatenated
+    pixels of their masks; and `windows`, the (top, left, height, width) of each crop.
+
+    Args:
+        images: folder of the images.
+        instances: the annotation file.
+        rows: indices of the images in the annotation file.
+        side: height and width of the input.
+        category_ids: category id of every label.
+        augmentation: for training; None for evaluation.
     """
 
     def __init__(
@@ -54,37 +61,41 @@ class CocoSplit(Split):
         size = (record["height"], record["width"])
         image = read_image(self.images / record["file_name"], size)
         augment = self.augmentation
-        where = augment.draw(size, self.side, generator) if augment else place(size, self.side)
+        placement = augment.draw(size, self.side, generator) if augment else fit(size, self.side)
         canvas = np.full((self.side, self.side, 3), PADDING, np.uint8)
-        canvas[: where.shown[0], : where.shown[1]] = where.pixels(image.numpy())
+        canvas[: placement.shown[0], : placement.shown[1]] = placement.pixels(image.numpy())
         target = {
-            **self.objects(record["objects"], where),
+            **self.objects(record["objects"], placement),
             "image_id": record["id"],
             "size": size,
-            "scale": where.scale,
+            "scale": placement.scale,
         }
         if augment is None:
-            target["annotated"] = self.annotated(record["objects"])
-        return {"image": torch.from_numpy(canvas), "extent": torch.tensor(where.shown), "target": target}
+            target["annotations"] = self.annotations(record["objects"])
+        return {"image": torch.from_numpy(canvas), "extent": torch.tensor(placement.shown), "target": target}
 
-    def annotated(self, objects: list[dict]) -> str:
-        """The objects as the file has them. One string, since loaders and devices walk through lists number by number."""
-        return json.dumps([{**thing, "label": self.labels[thing["category"]]} for thing in objects])
+    def annotations(self, objects: list[dict]) -> Annotations:
+        """The objects as annotated, in pixels of the original image."""
+        return Annotations(
+            Annotation(item["box"], self.labels[item["category"]], item["crowd"], item["area"], item["segmentation"])
+            for item in objects
+        )
 
-    def objects(self, objects: list[dict], where: Placement) -> dict[str, Any]:
-        """The objects on the canvas. Those without width or height are dropped, in training also those of a pixel or less."""
-        least = 1.0 if self.augmentation else 0.0
+    def objects(self, objects: list[dict], placement: Placement) -> dict[str, Any]:
+        """The objects on the canvas, without empty boxes; in training, without boxes of up to one pixel."""
+        smallest = 1.0 if self.augmentation else 0.0
         table, windows, crops = [], [], [np.zeros(0, bool)]
-        for thing in objects:
-            x0, y0, x1, y1 = thing["box"]
-            box = where.box(thing["box"])
-            if not (x1 > x0 and y1 > y0 and (box[2:] - box[:2]).min() > least):  # so what is no number goes too
+        for item in objects:
+            x0, y0, x1, y1 = item["box"]
+            box = placement.box(item["box"])
+            # also drops boxes with NaN
+            if not (x1 > x0 and y1 > y0 and (box[2:] - box[:2]).min() > smallest):
                 continue
             try:
-                window, crop = place_mask(thing, where)
+                window, crop = place_mask(item, placement)
             except (KeyError, TypeError, ValueError) as error:
-                raise BadSampleError(f"mask of annotation {thing['id']} cannot be read: {error}") from error
-            table.append([*box, self.labels[thing["category"]], thing["crowd"], thing["area"]])
+                raise BadSampleError(f"mask of annotation {item['id']} cannot be read: {error}") from error
+            table.append([*box, self.labels[item["category"]], item["crowd"], item["area"]])
             windows.append(window)
             crops.append(crop.ravel())
         return {
@@ -95,30 +106,39 @@ class CocoSplit(Split):
 
 
 def read_image(path: Path, size: tuple[int, int]) -> Tensor:
-    """A picture file as (*size, 3) uint8. Raises BadSampleError where it is missing, broken or of another size."""
+    """Reads an image (*size, 3) uint8. Raises BadSampleError if it is missing, damaged or of another size."""
     try:
         image = decode_image(path.read_bytes())
     except (OSError, BadSampleError) as error:
         missing = isinstance(error, FileNotFoundError)
         raise BadSampleError(f"{path} is missing" if missing else f"{path} {error}") from error
     if tuple(image.shape[:2]) != size:
-        raise BadSampleError(f"{path} is {image.shape[0]}x{image.shape[1]}, the annotations say {size[0]}x{size[1]}")
+        raise BadSampleError(f"{path} is {image.shape[0]}x{image.shape[1]}, but {size[0]}x{size[1]} in the annotations")
     return image
 
 
 class Coco(ByteArrayDataModule):
-    """A COCO folder: images in DIR/NAME, objects in DIR/annotations/instances_NAME.json, for each NAME of a split.
+    """Object detection on a COCO folder.
 
-    Images are resized into side x side with their aspect ratio kept and padded at the right and the bottom; a byte array has
-    side * side elements, its mask tells the padding. Targets: see DetectionFlatten. Label k is category_ids[k] in the file.
+    For each split NAME, images are in DIR/NAME and objects in DIR/annotations/instances_NAME.json. Images are resized to fit
+    side x side with their aspect ratio preserved, and padded at the right and the bottom. A byte array has side * side
+    elements, and its mask is False for padding. See DetectionFlatten for the targets. Label k is category_ids[k] in the
+    annotation file.
 
-    data_dir: the folder; `python -m datamodules.prepare coco` fills it.
-    train, val, test: names of the splits. Where val is left out, `held_out` training images, the same for every seed, are
-        taken for it.
-    categories: id and name of every class; COCO's 80 if left out.
-    scale_jitter: range of the factor by which training images are larger than fits.
-    flip: flip half of the training images left to right.
-    bands: frequencies per axis of the Fourier features.
+    Args:
+        data_dir: the folder, filled by `python -m datamodules.prepare coco`.
+        side: height and width of the input.
+        train: name of the training split.
+        val: name of the val split; by default `held_out` training images, the same for every seed.
+        test: name of the test split.
+        held_out: number of training images in val if there is no val split.
+        categories: name of every class by its id; COCO's 80 by default.
+        scale_jitter: range of the factor that scales training images relative to fitting the input.
+        flip: whether to flip training images left to right with probability 0.5.
+        bands: frequencies per axis of the Fourier features.
+        batch_size: samples per step, over all ranks.
+        num_workers: worker processes per rank.
+        kwargs: see ByteArrayDataModule.
     """
 
     def __init__(
@@ -135,14 +155,12 @@ class Coco(ByteArrayDataModule):
         bands: int = 16,
         batch_size: int = 16,
         num_workers: int = 2,
-        seed: int = 0,
-        on_bad_sample: Literal["raise", "skip"] = "raise",
-        max_bad_share: float = 0.01,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed, on_bad_sample, max_bad_share)
+        super().__init__(batch_size=batch_size, num_workers=num_workers, **kwargs)
         low, high = scale_jitter
         if not 0 < low <= high:
-            raise UserError(f"scale_jitter {list(scale_jitter)}: give two factors above 0, the smaller one first")
+            raise UserError(f"scale_jitter {list(scale_jitter)}: use two positive factors, the smaller one first")
         self.data_dir, self.side, self.held_out = Path(data_dir), side, held_out
         self.names = {"train": train, "val": val or train, "test": test}
         self.augmentation = Augmentation((low, high), flip)
@@ -154,7 +172,7 @@ class Coco(ByteArrayDataModule):
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The id in the annotation files of every label."""
+        """The category id of every label."""
         return tuple(self.categories)
 
     @property
@@ -174,21 +192,23 @@ class Coco(ByteArrayDataModule):
         rows = list(range(len(instances.files)))
         if self.names["train"] == self.names["val"] and name != "test":
             if not 0 < self.held_out < len(rows):
-                raise UserError(f"held_out {self.held_out} of {len(rows)} training images: set --data.held_out")
+                raise UserError(
+                    f"cannot hold out {self.held_out} of {len(rows)} training images: change --data.held_out"
+                )
             order = epoch_order(len(rows), seed=0, epoch=0)
             rows = sorted(order[self.held_out :] if name == "train" else order[: self.held_out])
         augmentation = self.augmentation if name == "train" else None
         return CocoSplit(folder, instances, rows, self.side, self.category_ids, augmentation)
 
     def fingerprint(self) -> str:
-        """Of names, sizes and bytes of all files; of more than `shards.READ_ANEW` bytes of images, not of their bytes."""
+        """A hash of names, sizes and bytes of all files; without the bytes of images above `shards.MAX_REHASHED` in total."""
         digest = hashlib.sha256()
         images = []
         for name in sorted(set(self.names.values())):
             digest.update(annotation_file(self.data_dir, name).read_bytes())
             images += [self.data_dir / name / file for file in self.instances(name).files]
         sizes = [path.stat().st_size if path.is_file() else None for path in images]
-        read = sum(filter(None, sizes)) <= shards.READ_ANEW
+        read = sum(filter(None, sizes)) <= shards.MAX_REHASHED
         for path, size in zip(images, sizes, strict=True):
             digest.update(f"{path.parent.name}/{path.name} {size}\n".encode())
             if read and size is not None:

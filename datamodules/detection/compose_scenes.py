@@ -1,4 +1,4 @@
-"""Scenes of digits or garments with exact boxes and masks, composed here and written as a COCO folder."""
+"""Composes scenes of digits or garments, with exact boxes and masks, as a COCO folder."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from ..storage.workers import disk_errors_explained, one_at_a_time
 from .annotations import annotation_file
 from .masks import encode_rle
 
-MOST_OBJECTS = 8
+MAX_OBJECTS = 8
 SHARE_EMPTY = 0.05
-SIZES = (0.15, 0.45)  # of an object, as a share of the scene's side
-LEAST_VISIBLE = 0.5
-TRANSPARENT = 50  # grey values up to this are no part of an object
+SIZES = (0.15, 0.45)  # of an object, relative to the side of the scene
+MIN_VISIBLE = 0.5  # share of an object
+TRANSPARENT = 50  # grey values up to this are not part of an object
 
 
 def compose_scene(
     images: np.ndarray, side: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
-    """A scene (side, side, 3) uint8, and the row in `images` (n, h, w) and visible mask (side, side) of each object in it.
+    """Composes a scene (side, side, 3) uint8 of objects from `images` (n, h, w). Returns the scene, and the row in `images`
+    and the visible mask (side, side) of each object.
 
-    Objects are laid one over the other; one that would leave less than half of another visible is left out.
+    Objects cover earlier ones. An object that would leave less than half of another visible is left out.
     """
-    shade = rng.uniform(20, 90) + rng.uniform(-30, 30, (2, 2, 3))  # light differs from corner to corner
+    shade = rng.uniform(20, 90) + rng.uniform(-30, 30, (2, 2, 3))  # the brightness varies from corner to corner
     across = np.linspace(0, 1, side)[:, None]
     rows = np.stack([1 - across, across], axis=-1)[:, 0]
     scene = np.einsum("ra,cb,abk->rck", rows, rows, shade) + rng.normal(0, 12, (side, side, 3))
     placed: list[tuple[int, np.ndarray, int]] = []  # row, visible mask, pixels of the whole object
-    wanted = 0 if rng.random() < SHARE_EMPTY else int(rng.integers(1, MOST_OBJECTS + 1))
+    wanted = 0 if rng.random() < SHARE_EMPTY else int(rng.integers(1, MAX_OBJECTS + 1))
     for row in rng.integers(len(images), size=wanted):
         size = round(side * rng.uniform(*SIZES))
         top, left = rng.integers(side - size + 1, size=2)
@@ -45,7 +46,7 @@ def compose_scene(
         mask = np.zeros((side, side), bool)
         mask[top : top + size, left : left + size] = grey > TRANSPARENT
         remaining = [(other, seen & ~mask, whole) for other, seen, whole in placed]
-        if not mask.any() or any(seen.sum() < LEAST_VISIBLE * whole for _, seen, whole in remaining):
+        if not mask.any() or any(seen.sum() < MIN_VISIBLE * whole for _, seen, whole in remaining):
             continue
         placed = [*remaining, (int(row), mask, int(mask.sum()))]
         colour = rng.uniform(0.6, 1.0, 3)
@@ -54,7 +55,7 @@ def compose_scene(
 
 
 def annotation(mask: np.ndarray, **fields: int) -> dict:
-    """A COCO annotation of a mask that is not empty: its box x, y, width, height, its area and its runs."""
+    """The COCO annotation of a non-empty mask: its box x, y, width, height, its area and its run lengths."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     (top, bottom), (left, right) = rows[[0, -1]].tolist(), columns[[0, -1]].tolist()
     box = [left, top, right - left + 1, bottom - top + 1]
@@ -62,7 +63,7 @@ def annotation(mask: np.ndarray, **fields: int) -> dict:
 
 
 def compose_split(folder: Path, split: SplitName, count: int, objects: Split, side: int) -> dict:
-    """Write the images of one split; returns `images` and `annotations` as COCO has them."""
+    """Writes the images of one split. Returns `images` and `annotations` in the format of COCO."""
     (folder / split).mkdir(exist_ok=True)
     assert isinstance(objects, TensorSplit)
     pixels, labels = objects.tensors["image"].numpy(), objects.tensors["target"].tolist()
@@ -81,17 +82,20 @@ def compose_split(folder: Path, split: SplitName, count: int, objects: Split, si
 
 
 def compose(folder: Path, of: str, scenes: Sequence[int], side: int, source: str = "data/fashion_mnist") -> None:
-    """Write a COCO folder with `scenes` images in train, val and test, unless it is there already. Objects of a split come
-    from the same split.
+    """Writes a COCO folder, unless it exists. The objects of a split come from the same split. Category k + 1 is class k.
 
-    of: digits, scikit-learn's, or garments, from the folder `source` with Fashion-MNIST's files.
-    Category k + 1 is class k.
+    Args:
+        folder: where to write.
+        of: digits (scikit-learn) or garments (Fashion-MNIST).
+        scenes: number of scenes in train, val and test.
+        side: height and width of the scenes.
+        source: the folder of Fashion-MNIST.
     """
     data = Digits() if of == "digits" else FashionMNIST(source)
     objects = {split: data.split(split) for split in SPLITS}
     folder.mkdir(parents=True, exist_ok=True)
     with disk_errors_explained(folder), one_at_a_time(folder):
-        if annotation_file(folder, "test").is_file():  # written by the process that was waited for
+        if annotation_file(folder, "test").is_file():  # written while waiting for the lock
             return
         contents = {
             split: compose_split(folder, split, count, objects[split], side)
@@ -100,6 +104,6 @@ def compose(folder: Path, of: str, scenes: Sequence[int], side: int, source: str
         info = {"description": f"scenes composed of {of}", "of": of, "scenes": list(scenes), "side": side}
         categories = [{"id": number, "name": name} for number, name in enumerate(data.spec.classes, start=1)]
         (folder / "annotations").mkdir(exist_ok=True)
-        for split, content in contents.items():  # last: without that of test the folder is unfinished
+        for split, content in contents.items():  # last: without that of test, the folder is unfinished
             shards.write_json(annotation_file(folder, split), {"info": info, "categories": categories, **content}, None)
         (folder / ".lock").unlink()

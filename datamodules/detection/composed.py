@@ -1,8 +1,8 @@
-"""Composed scenes with exact boxes and masks."""
+"""Object detection on composed scenes."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from ..core.errors import UserError
 from ..images.fashion_mnist import FASHION_CLASSES
@@ -11,14 +11,21 @@ from .coco import Coco
 
 
 class Composed(Coco):
-    """Scenes of 0 to 8 handwritten digits or garments on a noisy canvas, with exact boxes and masks, 10 classes.
+    """Scenes of 0 to 8 handwritten digits or garments on a noisy background, with exact boxes and masks, 10 classes.
 
-    Composed on this machine where data_dir has none; nothing is downloaded. Objects of test scenes come from test images.
+    If data_dir is empty, the scenes are composed on this machine; nothing is downloaded. The objects of
+    test scenes come from test images.
 
-    data_dir: a COCO folder with the splits train, val and test.
-    of: digits (scikit-learn's) or garments (Fashion-MNIST, read from `source`).
-    scenes: numbers of scenes in train, val and test.
-    side: of the scenes and of the input, in pixels.
+    Args:
+        data_dir: a COCO folder with the splits train, val and test.
+        of: the objects: digits (scikit-learn) or garments (Fashion-MNIST, from `source`).
+        scenes: number of scenes in train, val and test.
+        side: height and width of the scenes and of the input.
+        source: the folder of Fashion-MNIST.
+        scale_jitter: range of the factor that scales training images.
+        flip: whether to flip training images left to right with probability 0.5.
+        num_workers: worker processes per rank; 0 is best for data this small.
+        kwargs: see Coco.
     """
 
     def __init__(
@@ -30,18 +37,13 @@ class Composed(Coco):
         source: str = "data/fashion_mnist",
         scale_jitter: tuple[float, float] = (0.8, 1.25),
         flip: bool = False,
-        bands: int = 16,
-        batch_size: int = 16,
         num_workers: int = 0,
-        seed: int = 0,
-        on_bad_sample: Literal["raise", "skip"] = "raise",
-        max_bad_share: float = 0.01,
+        **kwargs: Any,
     ) -> None:
         names = tuple("0123456789") if of == "digits" else FASHION_CLASSES
         super().__init__(
-            data_dir, side, train="train", val="val", test="test", categories=dict(enumerate(names, start=1)),
-            scale_jitter=scale_jitter, flip=flip, bands=bands, batch_size=batch_size, num_workers=num_workers, seed=seed,
-            on_bad_sample=on_bad_sample, max_bad_share=max_bad_share,
+            data_dir, side, train="train", val="val", test="test", held_out=0, categories=dict(enumerate(names, start=1)),
+            scale_jitter=scale_jitter, flip=flip, num_workers=num_workers, **kwargs,
         )  # fmt: skip
         self.of, self.scenes, self.source = of, tuple(scenes), source
 
@@ -65,7 +67,7 @@ class Composed(Coco):
         made = {key: instances.info.get(key) for key in wanted}
         if made != wanted:
             raise UserError(
-                f"{self.data_dir} was composed with {made}, asked for is {wanted}: set another --data.data_dir, or "
+                f"{self.data_dir} was composed with {made} instead of {wanted}: choose another --data.data_dir, or "
                 f"delete the folder and run `{self.how_to_make}`"
             )
         return instances

@@ -1,4 +1,4 @@
-"""Drawings of scenes with their boxes and masks."""
+"""Images with their boxes and masks drawn in."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .targets import unpack_target
 
 
 def save_picture(data: Coco, path: Path, split: SplitName = "test", count: int = 12) -> None:
-    """Draw the first images of a split with their boxes, classes and masks, as a model gets them, into one PNG."""
+    """Draws the first images of a split, as a model gets them, with boxes, classes and masks into one PNG."""
     from torchvision.utils import draw_bounding_boxes, draw_segmentation_masks, make_grid, save_image
 
-    zoom = max(1, 384 // data.side)  # so that the names can be read
+    zoom = max(1, 384 // data.side)  # to make the names readable
     drawn = []
     for index in range(min(count, len(data.split(split).keys))):
         sample = data.split(split).load(index, torch.Generator())
@@ -27,7 +27,7 @@ def save_picture(data: Coco, path: Path, split: SplitName = "test", count: int =
         )
         names = [data.spec.classes[label] for label in target["labels"]]
         colours: Any = ["orange", "cyan", "lime", "magenta", "yellow", "red", "white", "pink"]
-        colours = [colours[place % len(colours)] for place in range(len(names))]
+        colours = [colours[number % len(colours)] for number in range(len(names))]
         if names:
             image = draw_segmentation_masks(image, masks, alpha=0.4, colors=colours)
             image = draw_bounding_boxes(image, target["boxes"] * zoom, names, colors=colours)

@@ -1,4 +1,4 @@
-"""Object masks as COCO writes them: runs of pixels (RLE) and polygons, to and from arrays of bool."""
+"""Object masks in the formats of COCO, run lengths (RLE) and polygons, and as bool arrays."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def encode_rle(mask: np.ndarray) -> dict:
-    """A mask (h, w) as uncompressed COCO RLE: lengths of the runs down the columns, zeros first."""
+    """Encodes a mask (h, w) as uncompressed COCO RLE: run lengths in column-major order, starting with zeros."""
     pixels = np.asarray(mask, bool).T.ravel()
     edges = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
     runs = np.diff(edges, prepend=0, append=len(pixels)).tolist()
@@ -14,9 +14,11 @@ def encode_rle(mask: np.ndarray) -> dict:
 
 
 def decode_rle(rle: dict) -> np.ndarray:
-    """COCO RLE, uncompressed (a list) or compressed (a string), to a mask (h, w).
+    """Decodes COCO RLE, uncompressed (a list) or compressed (a string), to a mask (h, w).
 
-    Raises ValueError where the runs do not fill the mask, KeyError where size or counts are missing.
+    Raises:
+        ValueError: if the runs do not fill the mask.
+        KeyError: if size or counts are missing.
     """
     (height, width), counts = rle["size"], rle["counts"]
     runs = np.asarray(read_counts(counts) if isinstance(counts, str) else counts, np.int64)
@@ -26,8 +28,11 @@ def decode_rle(rle: dict) -> np.ndarray:
 
 
 def read_counts(text: str) -> list[int]:
-    """Run lengths out of COCO's string: digits of 5 bits, lowest first, in characters from '0' on; 32 marks that another
-    follows, 16 in the last one the sign. From the fourth on a number is the difference to the one before the last."""
+    """Decodes the run lengths of a compressed COCO string.
+
+    Numbers consist of 5-bit digits, lowest first, in characters from '0' on. Bit 32 means that another digit follows; bit 16
+    of the last digit is the sign. From the fourth number on, each is the difference to the number two before it.
+    """
     counts: list[int] = []
     value = shift = 0
     for code in text.encode():
@@ -44,12 +49,12 @@ def read_counts(text: str) -> list[int]:
 
 
 def fill_polygons(polygons: Sequence[np.ndarray], height: int, width: int) -> np.ndarray:
-    """The pixels (height, width) whose centres lie inside any of the polygons, each of (k, 2) corners x, y."""
+    """A mask (height, width) of the pixels whose centres are inside any of the polygons, each (k, 2) corners x, y."""
     mask = np.zeros((height, width), bool)
     centres = np.arange(height) + 0.5
     for start in polygons:
         end = np.roll(start, -1, axis=0)
-        # every edge that crosses a row of centres switches from outside to inside or back
+        # every edge that crosses a row of centres switches between outside and inside
         edge, row = ((start[:, 1:] <= centres) != (end[:, 1:] <= centres)).nonzero()
         (x, y), (dx, dy) = start[edge].T, (end - start)[edge].T
         column = np.ceil(x + dx * (centres[row] - y) / dy - 0.5).clip(0, width).astype(int)
@@ -59,5 +64,5 @@ def fill_polygons(polygons: Sequence[np.ndarray], height: int, width: int) -> np
 
 
 def fill_runs(runs: np.ndarray) -> np.ndarray:
-    """Runs of False and True in turn, False first, one after the other."""
+    """Concatenates alternating runs of False and True, starting with False."""
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs)

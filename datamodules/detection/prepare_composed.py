@@ -1,4 +1,4 @@
-"""Compose scenes with exact boxes and masks: digits or garments on a noisy canvas."""
+"""Composed scenes with exact boxes and masks: digits or garments on a noisy background."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("data/composed"))
     parser.add_argument("--of", choices=("digits", "garments"), default="digits")
     parser.add_argument("--scenes", type=int, nargs=3, default=(2000, 200, 400), metavar=("TRAIN", "VAL", "TEST"))
-    parser.add_argument("--side", type=int, default=128, help="of a scene, in pixels")
-    parser.add_argument("--source", default="data/fashion_mnist", help="folder with Fashion-MNIST, for garments")
+    parser.add_argument("--side", type=int, default=128, help="height and width of a scene in pixels")
+    parser.add_argument("--source", default="data/fashion_mnist", help="folder of Fashion-MNIST, for garments")
 
 
 def prepare(options: argparse.Namespace) -> str:
@@ -25,6 +25,4 @@ def prepare(options: argparse.Namespace) -> str:
     picture = options.out / "examples.png"
     save_picture(data, picture)
     sizes = [len(data.split(name).keys) for name in SPLITS]
-    return (
-        f"{options.out}: {sum(sizes):,} scenes composed of {options.of}; some of them with boxes and masks: {picture}"
-    )
+    return f"{options.out}: {sum(sizes):,} scenes composed of {options.of}; examples with boxes and masks: {picture}"

@@ -1,8 +1,9 @@
-"""Targets of detection: unpacked on the device, and back to the original image."""
+"""Detection targets: unpacking on the device, annotations for metrics, and boxes in the original image."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,13 +13,42 @@ from ..core.byte_array import Batch
 from ..core.flatten import Flatten
 
 
-class DetectionFlatten(Flatten):
-    """As Flatten; the image's mask tells padding, and targets become what detectors of torchvision take:
+@dataclass(frozen=True)
+class Annotation:
+    """One object as annotated, in pixels of the original image.
 
-    boxes (n, 4), x0, y0, x1, y1 in input pixels; labels (n,) from 0; masks (n, side, side) bool; iscrowd (n,) bool; area
-    (n,) in pixels of the original, as annotated; image_id (); size (2,), rows and columns of the original; scale (2,),
-    input pixels per original pixel, along rows and along columns. In evaluation also `annotated`, JSON: every object with
-    box, label, crowd, area and segmentation as in the file, in pixels of the original, for metrics.
+    Args:
+        box: x0, y0, x1, y1.
+        label: index of the class.
+        crowd: whether the object is a group of objects.
+        area: area of the object.
+        segmentation: polygons, COCO RLE, or None for an object that fills its box.
+    """
+
+    box: tuple[float, float, float, float]
+    label: int
+    crowd: bool
+    area: float
+    segmentation: list | dict | None
+
+
+class Annotations:
+    """All objects of an image as annotated.
+
+    This is not a sequence or a dataclass, because Lightning and torch would visit every number when they move or pin a batch.
+    """
+
+    def __init__(self, items: Iterable[Annotation]) -> None:
+        self.items = tuple(items)
+
+
+class DetectionFlatten(Flatten):
+    """Flatten for detection: masks the padding of images and unpacks targets to the format of torchvision's detectors.
+
+    A target has boxes (n, 4), x0, y0, x1, y1 in input pixels; labels (n,) from 0; masks (n, side, side) bool; iscrowd (n,)
+    bool; area (n,) in pixels of the original, as annotated; image_id (); size (2,), rows and columns of the original; and
+    scale (2,), input pixels per original pixel along rows and columns. In evaluation it also has `annotations`, the
+    Annotations of the original image for the metrics.
     """
 
     def forward(self, compact: dict) -> Batch:
@@ -32,6 +62,7 @@ class DetectionFlatten(Flatten):
 
 
 def unpack_target(target: dict, side: int, device: torch.device) -> dict[str, Any]:
+    """Unpacks the compact target of one sample, see DetectionFlatten."""
     objects, crops = target["objects"].to(device), target["crops"].to(device)
     masks = torch.zeros(len(objects), side, side, dtype=torch.bool, device=device)
     parts = crops.split([height * width for _, _, height, width in target["windows"]])
@@ -47,9 +78,9 @@ def unpack_target(target: dict, side: int, device: torch.device) -> dict[str, An
         "size": torch.tensor(target["size"], device=device),
         "scale": torch.tensor(target["scale"], device=device),
     }
-    return unpacked | ({"annotated": target["annotated"]} if "annotated" in target else {})
+    return unpacked | {name: target[name] for name in ("annotations",) if name in target}
 
 
 def to_original(boxes: Tensor, target: dict[str, Tensor]) -> Tensor:
-    """Boxes (n, 4) in input pixels of an evaluation sample, in pixels of its original image."""
+    """Maps boxes (n, 4) of an evaluation sample from input pixels to pixels of the original image."""
     return boxes / target["scale"].flip(0).repeat(2)

@@ -1,1 +1,1 @@
-"""Pictures."""
+"""Image classification data sets."""

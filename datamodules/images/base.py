@@ -1,4 +1,4 @@
-"""What all image data sets share: permuted and mixed pictures, and a choice among the classes."""
+"""The base class of image data sets: permutation, mixing, and subsets of classes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..core.byte_array import DataSpec
 from ..core.datamodule import ByteArrayDataModule, Split, SplitName, TensorSplit
 from ..core.errors import UserError
 from ..core.flatten import Flatten, GridModality, Permutation
-from . import transforms
+from ..core.random import random_seed
 from .mixing import Mixing
 
 
 class SeededSplit(Split):
-    """Adds to each sample of a split a seed of its own, of which the device draws: `order_seed` for its order of elements,
-    `mix_seed` for the mixing of pictures."""
+    """Adds a random seed to each sample of a split, for random numbers that are drawn on the device: `order_seed` for the
+    order of its elements, `mix_seed` for mixing images."""
 
     def __init__(self, split: Split, name: str) -> None:
         self.seeded, self.name, self.keys = split, name, split.keys
@@ -28,22 +28,34 @@ class SeededSplit(Split):
         self.seeded.open()
 
     def load(self, index: int, generator: torch.Generator) -> dict[str, Any]:
-        return {**self.seeded.load(index, generator), self.name: transforms.draw_seed(generator)}
+        return {**self.seeded.load(index, generator), self.name: random_seed(generator)}
 
 
 class ImageDataModule(ByteArrayDataModule):
-    """A data set of labelled pictures, which can be permuted, as Flatten says, and mixed in training, as Mixing says."""
+    """Base class of labelled images.
 
-    def of_images(
+    Args:
+        image: the modality.
+        classes: names of the classes.
+        permutation: order of the elements (Perceiver, table 2): `none` keeps it, `fixed` permutes all examples alike, and
+            `per_example` permutes each example differently.
+        permutation_seed: seed of the fixed permutation.
+        mixup: alpha of MixUp on training images; 0 turns it off.
+        cutmix: alpha of CutMix on training images; 0 turns it off.
+        kwargs: see ByteArrayDataModule.
+    """
+
+    def __init__(
         self,
         image: GridModality,
         classes: Sequence[str],
-        permutation: Permutation,
-        permutation_seed: int,
-        mixup: float,
-        cutmix: float,
+        permutation: Permutation = "none",
+        permutation_seed: int = 0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        **kwargs: Any,
     ) -> None:
-        """Set `spec` and `flatten`."""
+        super().__init__(**kwargs)
         mixing = Mixing(mixup, cutmix, len(classes)) if mixup or cutmix else None
         self.flatten = Flatten({"image": image}, permutation, permutation_seed, mixing)
         self.spec = DataSpec({"image": image.spec}, "single_label", tuple(classes))
@@ -57,23 +69,21 @@ class ImageDataModule(ByteArrayDataModule):
 
 
 def choose_classes(names: Sequence[str], chosen: Sequence[int] | None) -> list[int]:
-    """The classes of --data.classes, by number; all if left out. Raises UserError where that is no choice among them."""
+    """The class numbers of --data.classes, by default all. Raises UserError if they are not a valid choice."""
     numbers = list(range(len(names))) if chosen is None else list(chosen)
     if len(numbers) < 2 or len(set(numbers)) < len(numbers) or not set(numbers) <= set(range(len(names))):
-        raise UserError(
-            f"--data.classes {numbers} should be two or more different classes: numbers from 0 to {len(names) - 1}"
-        )
+        raise UserError(f"--data.classes {numbers}: choose at least two different numbers from 0 to {len(names) - 1}")
     return numbers
 
 
 def with_classes(fingerprint: str, chosen: Sequence[int], names: Sequence[str]) -> str:
-    """The fingerprint of some classes of a data set, which are other data than all of them."""
+    """The fingerprint of a subset of the classes, which differs from that of all classes."""
     if list(chosen) == list(range(len(names))):
         return fingerprint
     return hashlib.sha256(f"{fingerprint} {list(chosen)}".encode()).hexdigest()
 
 
-def pictures_of_classes(keys: Sequence[str], images: Tensor, labels: Tensor, classes: Sequence[int]) -> TensorSplit:
-    """A split of the pictures of some classes alone, labelled by their places in `classes`."""
-    rows, places = torch.where(labels[:, None] == torch.tensor(classes))
-    return TensorSplit([keys[row] for row in rows.tolist()], {"image": images[rows], "target": places})
+def images_of_classes(keys: Sequence[str], images: Tensor, labels: Tensor, classes: Sequence[int]) -> TensorSplit:
+    """A split with the images of some classes, labelled by their index in `classes`."""
+    rows, new_labels = torch.where(labels[:, None] == torch.tensor(classes))
+    return TensorSplit([keys[row] for row in rows.tolist()], {"image": images[rows], "target": new_labels})

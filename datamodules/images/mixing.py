@@ -1,4 +1,4 @@
-"""MixUp and CutMix: each picture of a training step mixed with the one before it, and their targets alike."""
+"""MixUp and CutMix: mix each image of a training step, and its target, with the one before it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from ..core.order import rank_and_world
 
 
 class Mixing:
-    """torchvision's MixUp (Zhang et al. 2018) and CutMix (Yun et al. 2019), on the device, on pictures in raster order.
+    """torchvision's MixUp (Zhang et al. 2018) and CutMix (Yun et al. 2019), on the device.
 
-    mixup, cutmix: alpha of the Beta distribution that an example's share is drawn of, one draw a step; 0 leaves it out.
-        With both, each step uses one of the two, at even chances.
+    If both are on, each step uses one of them, with equal probability. A step is mixed in the same way on any number of
+    ranks: they exchange its images first.
 
-    A step is mixed the same way on any number of ranks: they exchange its pictures first.
+    Args:
+        mixup: alpha of the Beta distribution that the mixing weight is drawn from, once per step; 0 turns MixUp off.
+        cutmix: the same for CutMix.
+        num_classes: number of classes.
     """
 
     def __init__(self, mixup: float, cutmix: float, num_classes: int) -> None:
@@ -25,23 +28,24 @@ class Mixing:
         for option, alpha in (("mixup", mixup), ("cutmix", cutmix)):
             if alpha < 0:
                 raise UserError(
-                    f"{option} {alpha} is no alpha of a Beta distribution: give a number above 0, or 0 for off"
+                    f"{option} {alpha} is not a valid alpha of a Beta distribution: use a positive number, or 0 for off"
                 )
         kinds = [(MixUp, mixup), (CutMix, cutmix)]
         self.transforms = [kind(alpha=alpha, num_classes=num_classes) for kind, alpha in kinds if alpha]
 
     def __call__(self, compact: dict) -> dict:
-        """A compact batch with `image` (B, H, W) or (B, H, W, channels), `target` (B,) and `mix_seed` (B,) int64.
+        """Mixes a compact batch with `image` (B, H, W) or (B, H, W, channels), `target` (B,) and `mix_seed` (B,) int64.
 
-        Returns it with float images (B, H, W, channels) and targets (B, classes) that add up to 1.
+        Returns:
+            The batch with float images (B, H, W, channels) and targets (B, classes) that sum to 1.
         """
         images, target, seeds = (whole_step(compact[name]) for name in ("image", "target", "mix_seed"))
         rank, world = rank_and_world()
         own = torch.arange(rank, len(images), world, device=images.device)
-        # torchvision mixes each row with the one before it, so every own row follows its partner; -1 is the last
+        # torchvision mixes each row with the one before it, so put its partner before every own row; -1 is the last
         pairs = torch.stack([own - 1, own], dim=1).flatten()
         images = images[pairs] if images.dim() == 4 else images[pairs, ..., None]
-        with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator alone
+        with torch.random.fork_rng(devices=[]):  # torchvision only draws from the global generator
             torch.default_generator.manual_seed(int(seeds[0]))
             transform = self.transforms[int(torch.randint(len(self.transforms), ()))]
             mixed, scores = transform(images.movedim(-1, 1).float(), target[pairs])
@@ -49,7 +53,7 @@ class Mixing:
 
 
 def whole_step(rows: Tensor) -> Tensor:
-    """A step's rows of all ranks, in the order of one rank: rank r of W has rows r, r+W, r+2W, ..."""
+    """Gathers a step's rows from all ranks, in the order of a single rank: rank r of W has rows r, r+W, r+2W, ..."""
     _, world = rank_and_world()
     if world == 1:
         return rows

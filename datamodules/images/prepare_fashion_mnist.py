@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 60,000 + 10,000 images of 28x28, 30 MB, from Debian's package, torchvision's download or a folder."""
+"""Fashion-MNIST (60,000 + 10,000 images of 28x28, 30 MB) from the Debian package, torchvision or a folder."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def prepare(options: argparse.Namespace) -> str:
     if find_fashion_files(options.out):
-        return f"{options.out} has Fashion-MNIST already"
+        return f"{options.out} already holds Fashion-MNIST"
     origin = fill(options.out, options.source)
     counts = {name: len(read_idx(images)) for name, (images, _) in find_fashion_files(options.out).items()}
     return f"{options.out}: Fashion-MNIST, {counts['train']:,} + {counts['test']:,} images, from {origin}"
 
 
 def fill(out: Path, source: str) -> str:
-    """Put the four files into `out`; returns where they came from."""
+    """Puts the four files into `out` and returns where they came from."""
     out.mkdir(parents=True, exist_ok=True)
     if source == "torchvision":
         from torchvision.datasets import FashionMNIST
@@ -51,9 +51,9 @@ def fill(out: Path, source: str) -> str:
 def copy_files(source: Path, out: Path) -> None:
     if not find_fashion_files(source):
         wanted = ", ".join(name for names in FASHION_FILES.values() for name in names)
-        raise UserError(f"{source} lacks some of {wanted} (or .gz of them): give --source another folder")
+        raise UserError(f"{source} lacks some of {wanted} (or their .gz): set --source to another folder")
     for paths in find_fashion_files(source).values():
         for path in paths:
-            aside = out / (path.name + ".part")
-            shutil.copyfile(path, aside)
-            aside.rename(out / path.name)
+            partial = out / (path.name + ".part")
+            shutil.copyfile(path, partial)
+            partial.rename(out / path.name)

@@ -1,4 +1,4 @@
-"""ImageNet as shards, from the folder that you have: train/CLASS/*.JPEG and val (see datamodules/image_folder.py)."""
+"""ImageNet as shards, from your folder with train/CLASS/*.JPEG and val (see datamodules/images/image_folder.py)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from ..storage.shards import write_shards
 from . import image_folder, transforms
 
 LICENCE = "ImageNet's terms of access: for non-commercial research and education"
-PICTURES_PER_SHARD = 2000
+IMAGES_PER_SHARD = 2000
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--source", type=Path, required=True, help="the folder with train and val")
+    parser.add_argument("--source", type=Path, required=True, help="folder with train and val")
     parser.add_argument("--out", type=Path, default=Path("data/imagenet"))
     parser.add_argument(
         "--side",
         type=int,
-        help="scale the short side to this, such as 256, and encode anew; left out: files as they are",
+        help="resize the short side to this length, such as 256; by default files are kept unchanged",
     )
     parser.add_argument("--workers", type=int, default=2)
 
 
 def prepare(options: argparse.Namespace) -> str:
     if not (options.source / "train").is_dir():
-        raise UserError(f"{options.source} has no train: give --source the folder with train/CLASS/*.JPEG and val")
+        raise UserError(
+            f"{options.source} has no folder train: set --source to the folder with train/CLASS/*.JPEG and val"
+        )
     classes = image_folder.class_names(options.source)
     manifest = write_shards(
         options.out,
@@ -36,12 +38,12 @@ def prepare(options: argparse.Namespace) -> str:
         partial(make_sample, source=options.source, side=options.side, classes=classes),
         made_with={"classes": classes, "side": options.side},
         licence=LICENCE,
-        samples_per_shard=PICTURES_PER_SHARD,
+        samples_per_shard=IMAGES_PER_SHARD,
         workers=options.workers,
     )
     counts = [f"{entry['written']:,} {name}" for name, entry in manifest["splits"].items()]
     unreadable = sum(entry["unreadable"] for entry in manifest["splits"].values())
-    return f"{options.out}: {' + '.join(counts)} pictures of {len(classes):,} classes, {unreadable:,} unreadable"
+    return f"{options.out}: {' + '.join(counts)} images of {len(classes):,} classes, {unreadable:,} unreadable"
 
 
 def make_sample(picture: image_folder.Picture, source: Path, side: int | None, classes: list[str]) -> dict:

@@ -1,10 +1,10 @@
-"""Point clouds: ModelNet40 and furniture, sampled from meshes when they were prepared, read from shards."""
+"""The base class of point clouds, which are sampled from meshes when they are prepared and read from shards."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,39 +21,48 @@ Fit = Literal["cube", "sphere"]
 
 
 class PointModality(nn.Module):
-    """Points of one cloud each, a set without grid (Perceiver, section 4.3).
+    """The points of a cloud, as a set without a grid (Perceiver, section 4.3).
 
-    The paper's 387 channels are the coordinates and the sines and cosines of 64 bands for each of them. Here the
-    coordinates are the values, (B, M, 3), and the sines and cosines the positions, (B, M, 384), every cloud its own; `concat`
-    gives the 387.
+    The 387 channels of the paper are the coordinates and, for each of them, sines and cosines of 64 bands. Here the
+    coordinates are the values, (B, M, 3), and the sines and cosines are the positions of each cloud, (B, M, 384); `concat`
+    returns all 387.
 
-    bands, max_frequency: of the Fourier features, see `fourier_features`.
-    fit: clouds are centred on their mean and scaled, alike on all axes, to reach the `cube` [-1, 1]^3 or the unit `sphere`.
+    Args:
+        points: points per cloud.
+        bands: frequencies of the Fourier features, see `fourier_features`.
+        max_frequency: maximum frequency of the Fourier features.
+        fit: clouds are centred on their mean and scaled uniformly to fit the `cube` [-1, 1]^3 or the unit `sphere`.
     """
 
     def __init__(self, points: int, bands: int, max_frequency: float, fit: Fit = "cube") -> None:
         super().__init__()
         self.bands, self.max_frequency, self.fit = bands, max_frequency, fit
-        self.spec = ModalitySpec(3, fourier_channels(3, bands) - 3, points, grid=None, coordinates=3)
+        self.spec = ModalitySpec(3, fourier_channels(3, bands) - 3, points, grid=None, coordinates=3, kind="points")
 
     def forward(self, raw: Tensor) -> ByteArray:
-        """raw: (B, M, 3), in any units."""
+        """Takes points (B, M, 3) in any units."""
         if raw.shape[1:] != (self.spec.elements, 3):
             raise ValueError(f"expected (B, {self.spec.elements}, 3), got {tuple(raw.shape)}")
         xyz = raw.float()
         xyz = xyz - xyz.mean(dim=1, keepdim=True)
         reach = xyz.abs().amax(2) if self.fit == "cube" else xyz.norm(dim=2)
-        # a cloud whose points coincide stays where it is
+        # the clamp keeps a cloud finite if all its points coincide
         xyz = xyz / reach.amax(1).clamp(min=torch.finfo(xyz.dtype).tiny)[:, None, None]
         return ByteArray(xyz, fourier_features(xyz, self.bands, self.max_frequency)[..., 3:])
 
 
 class CloudSplit(Split):
-    """Some of a reader's clouds: `numbers` says which, `labels` their classes.
+    """Clouds of a reader, each reduced to its first points, or to a random choice of points in training.
 
-    Every cloud gives `points` of its points: the first ones, or, for training, others each time. In training each point
-    moves from or to the centre by a factor of its own in [1 - jitter, 1 + jitter], the cloud is stretched along each axis by
-    a factor from exp(-stretch) to exp(stretch), and with `mirror` left and right (x) are exchanged every other time.
+    Args:
+        reader: the shards.
+        numbers: indices of the clouds in the reader.
+        labels: their classes.
+        points: points per cloud.
+        training: whether to choose points at random and to augment.
+        jitter: each point is scaled about the centre by its own factor in [1 - jitter, 1 + jitter].
+        stretch: the cloud is stretched along each axis by a factor from exp(-stretch) to exp(stretch).
+        mirror: whether to mirror x with probability 0.5.
     """
 
     def __init__(
@@ -88,28 +97,31 @@ class CloudSplit(Split):
 
 
 class PointClouds(ByteArrayDataModule):
-    """Base of the sets of point clouds. A subclass says how to prepare its folder and which clouds are in a split.
+    """Base class of point clouds. A subclass implements `how_to_make` and `select`.
 
-    upright: the axis that points up.
+    Args:
+        data_dir: the folder of the shards.
+        classes: names of the classes.
+        modality: the modality.
+        jitter: see CloudSplit.
+        stretch: see CloudSplit.
+        mirror: see CloudSplit.
+        kwargs: see ByteArrayDataModule.
     """
 
-    upright = 2
+    upright = 2  # the axis that points up
 
     def __init__(
         self,
         data_dir: str,
         classes: Sequence[str],
         modality: PointModality,
-        jitter: float,
-        stretch: float,
-        mirror: bool,
-        batch_size: int,
-        num_workers: int,
-        seed: int,
-        on_bad_sample: Literal["raise", "skip"],
-        max_bad_share: float,
+        jitter: float = 0.01,
+        stretch: float = 0.0,
+        mirror: bool = False,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, num_workers, seed, on_bad_sample, max_bad_share)
+        super().__init__(**kwargs)
         self.data_dir, self.augmentation = data_dir, {"jitter": jitter, "stretch": stretch, "mirror": mirror}
         self.points = modality.spec.elements
         self.flatten = Flatten({"points": modality})
@@ -121,15 +133,15 @@ class PointClouds(ByteArrayDataModule):
         """The command that fills the folder."""
 
     @abstractmethod
-    def choose(self, name: SplitName) -> tuple[shards.ShardReader, list[int], list[int]]:
-        """A reader, the numbers of the split's clouds in it, and their classes."""
+    def select(self, name: SplitName) -> tuple[shards.ShardReader, list[int], list[int]]:
+        """Returns a reader, the indices of the split's clouds in it, and their classes."""
 
     def manifest(self) -> dict:
         manifest = shards.read_manifest(self.data_dir, self.how_to_make)
         if self.points > manifest["made_with"]["points"]:
             raise UserError(
-                f"{self.data_dir} holds clouds of {manifest['made_with']['points']} points, --data.points asks for "
-                f"{self.points}: ask for fewer, or delete the folder and run `{self.how_to_make} --points {self.points}`"
+                f"{self.data_dir} holds clouds of {manifest['made_with']['points']} points, but --data.points is "
+                f"{self.points}: lower it, or delete the folder and run `{self.how_to_make} --points {self.points}`"
             )
         return manifest
 
@@ -137,8 +149,7 @@ class PointClouds(ByteArrayDataModule):
         return shards.ShardReader(self.data_dir, self.manifest()["splits"][stored]["shards"], self.how_to_make)
 
     def make_split(self, name: SplitName) -> Split:
-        chosen = self.choose(name)
-        return CloudSplit(*chosen, self.points, training=name == "train", **self.augmentation)
+        return CloudSplit(*self.select(name), self.points, training=name == "train", **self.augmentation)
 
     def fingerprint(self) -> str:
         return shards.fingerprint(self.data_dir, self.manifest())

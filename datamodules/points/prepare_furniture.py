@@ -1,4 +1,4 @@
-"""Furniture from Debian's package sweethome3d-furniture: points sampled from 820 models, 120 MB to download"""
+"""Furniture from the Debian package sweethome3d-furniture (120 MB): point clouds sampled from 820 models."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LICENCE = "CC0 (BlendSwap-CC-0) and CC BY 3.0 (the other catalogues); creator an
 
 
 class Piece(NamedTuple):
-    """One entry of a catalogue."""
+    """One entry of a catalogue. Shards hash its repr, so its names are fixed."""
 
     catalogue: str
     model: str
@@ -39,21 +39,23 @@ class Piece(NamedTuple):
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("data/furniture"))
     parser.add_argument("--source", default="debian", help="debian (default), or a folder with .sh3f files")
-    parser.add_argument("--points", type=int, default=4096, help="of every cloud; training draws from them")
+    parser.add_argument(
+        "--points", type=int, default=4096, help="points per cloud, of which training uses a random choice"
+    )
     parser.add_argument("--workers", type=int, default=2)
 
 
 def prepare(options: argparse.Namespace) -> str:
     made_with = {"points": options.points}
     if finished(options.out) and read_manifest(options.out)["made_with"] == made_with:
-        return f"{options.out} has furniture already"
+        return f"{options.out} already holds furniture"
     with tempfile.TemporaryDirectory() as scratch:
         folder, origin = Path(options.source), f"the folder {options.source}"
         if options.source == "debian":
             folder, origin = debian.find_or_unpack([PACKAGE], INSTALLED, Path(scratch))
         catalogues = sorted(folder.glob("*.sh3f"))
         if not catalogues:
-            raise UserError(f"{folder} has no .sh3f catalogue: give --source another folder")
+            raise UserError(f"{folder} has no .sh3f catalogue: set --source to another folder")
         manifest = write_shards(
             options.out,
             "furniture",
@@ -70,13 +72,13 @@ def prepare(options: argparse.Namespace) -> str:
 
 
 def read_catalogue(path: Path) -> list[Piece]:
-    """The entries of one .sh3f file, a zip with a Java properties file of lines such as name#12=Desk lamp."""
+    """Reads the entries of one .sh3f file, a zip with a Java properties file of lines such as name#12=Desk lamp."""
     try:
         with zipfile.ZipFile(path) as archive:
             lines = archive.read(CATALOGUE).decode("latin-1").splitlines()
         entries: dict[str | None, dict[str, str]] = {}
         for line in lines:
-            # one line of Scopia's catalogue has neither number nor value
+            # one line of the Scopia catalogue has neither number nor value
             if found := re.match(r"(\w+)(?:#(\d+))?\s*=(.*)", line):
                 entries.setdefault(found[2], {})[found[1]] = unescaped(found[3].strip())
         licence = entries.pop(None, {}).get("license", "not said")
@@ -93,23 +95,24 @@ def read_catalogue(path: Path) -> list[Piece]:
             for entry in entries.values()
         ]
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise UserError(f"{path} is no furniture catalogue ({error}): give --source another folder") from error
+        raise UserError(f"{path} is not a furniture catalogue ({error}): set --source to another folder") from error
 
 
 def unescaped(value: str) -> str:
+    r"""Replaces escapes such as \u00e9."""
     return re.sub(r"\\u([0-9a-fA-F]{4})", lambda code: chr(int(code[1], 16)), value)
 
 
 def sample_piece(piece: Piece, folder: Path, points: int) -> dict:
-    """One sample: points as npy, (points, 3) float32 with y upwards, and what the catalogue says; the model's path as key."""
+    """One sample: points as npy, (points, 3) float32 with y up, and the catalogue's metadata; its key is the model path."""
     key = piece.model.removesuffix(".obj")
     try:
         with zipfile.ZipFile(folder / piece.catalogue) as archive:
             vertices, faces = read_obj(archive.read(piece.model))
-        # some models lie on their side, and the catalogue says how to set them up
+        # some models lie on their side; the catalogue has the rotation to put them upright
         vertices = vertices @ torch.tensor(piece.rotation, dtype=vertices.dtype).view(3, 3).T
         cloud = sample_surface(vertices, faces, points, hashed_seed("cloud", key))
     except (BadSampleError, KeyError, zipfile.BadZipFile) as reason:
         raise BadSampleError(f"{piece.model} of {piece.catalogue} {reason}") from reason
-    told = {field: getattr(piece, field) for field in ("name", "room", "catalogue", "creator", "licence")}
-    return {"__key__": key, "npy": cloud_to_bytes(cloud), "json": told}
+    metadata = {field: getattr(piece, field) for field in ("name", "room", "catalogue", "creator", "licence")}
+    return {"__key__": key, "npy": cloud_to_bytes(cloud), "json": metadata}

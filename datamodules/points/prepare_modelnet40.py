@@ -1,4 +1,4 @@
-"""ModelNet40 from a folder of CLASS/{train,test}/NAME.off: points sampled from 12,311 meshes"""
+"""ModelNet40 from a folder of CLASS/{train,test}/NAME.off: point clouds sampled from 12,311 meshes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from .meshes import cloud_to_bytes, read_off, sample_surface
 from .modelnet40 import MODELNET40_CLASSES
 
 MESHES = {"train": 9843, "test": 2468}
-LICENCE = "ModelNet40: for academic use, the meshes belong to their authors"
+LICENCE = "ModelNet40: for academic use; the meshes belong to their authors"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("data/modelnet40"))
-    parser.add_argument("--source", type=Path, required=True, help="the folder that has airplane/train/*.off and so on")
-    parser.add_argument("--points", type=int, default=4096, help="of every cloud; training draws from them")
+    parser.add_argument("--source", type=Path, required=True, help="folder with airplane/train/*.off and so on")
+    parser.add_argument(
+        "--points", type=int, default=4096, help="points per cloud, of which training uses a random choice"
+    )
     parser.add_argument("--workers", type=int, default=2)
 
 
@@ -27,8 +29,8 @@ def prepare(options: argparse.Namespace) -> str:
     splits = {split: find_meshes(options.source, split) for split in MESHES}
     if not all(splits.values()):
         raise UserError(
-            f"{options.source} has no airplane/train/*.off or no airplane/test/*.off, nor those of another class: give "
-            "--source the folder ModelNet40"
+            f"{options.source} has no CLASS/train/*.off or no CLASS/test/*.off, such as airplane/train/*.off: set "
+            "--source to the folder ModelNet40"
         )
     manifest = write_shards(
         options.out,
@@ -43,11 +45,11 @@ def prepare(options: argparse.Namespace) -> str:
         f"{entry['written']:,} {split} clouds of {entry['expected']:,} files ({MESHES[split]:,} in the full set)"
         for split, entry in manifest["splits"].items()
     ]
-    return f"{options.out}: {', '.join(counts)}; what could not be read is in manifest.json"
+    return f"{options.out}: {', '.join(counts)}; manifest.json lists files that could not be read"
 
 
 def find_meshes(source: Path, split: str) -> list[str]:
-    """The OFF files of a split, relative to the source, classes in the order of their names."""
+    """The OFF files of a split, relative to the source, in the order of the classes."""
     paths = [path for name in MODELNET40_CLASSES for path in sorted((source / name / split).glob("*.off"))]
     return [path.relative_to(source).as_posix() for path in paths]
 

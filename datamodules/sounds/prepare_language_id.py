@@ -1,4 +1,4 @@
-"""Asterisk's spoken prompts in five languages, from their Debian packages or a folder, for language identification."""
+"""Language identification: Asterisk's spoken prompts in five languages, from their Debian packages or a folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .sound import read_sound
 
 PACKAGES = tuple(f"asterisk-core-sounds-{code}-wav" for code in LANGUAGES)
 INSTALLED = Path("/usr/share/asterisk/sounds")
-LICENCE = "CC BY 3.0 and CC BY-SA 3.0, as the copyright files of asterisk-core-sounds say"
+LICENCE = "CC BY 3.0 and CC BY-SA 3.0, see the copyright files of asterisk-core-sounds"
 HELD_OUT: dict[SplitName, float] = {"test": 0.2, "val": 0.1}  # shares of the prompts
 
 Prompt = tuple[str, str]  # language and name
@@ -25,7 +25,9 @@ Prompt = tuple[str, str]  # language and name
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--source", default="debian", help="debian (default), or a folder with en, es, fr, it and ru (or en_...) in it"
+        "--source",
+        default="debian",
+        help="debian (default), or a folder with the folders en, es, fr, it and ru (or en_...)",
     )
     parser.add_argument("--out", type=Path, default=Path("data/language_id"))
     parser.add_argument("--workers", type=int, default=2)
@@ -42,7 +44,9 @@ def prepare(options: argparse.Namespace) -> str:
             source = Path(scratch) / INSTALLED.relative_to("/")
         folders = language_folders(source)
         if missing := [code for code in LANGUAGES if code not in folders]:
-            raise UserError(f"{source} has no folder {' or '.join(missing)}: give --source one with all five languages")
+            raise UserError(
+                f"{source} has no folder {' or '.join(missing)}: set --source to one with all five languages"
+            )
         prompts = [
             (code, str(path.relative_to(folder).with_suffix("")))
             for code, folder in folders.items()
@@ -67,10 +71,10 @@ def prepare(options: argparse.Namespace) -> str:
 
 
 def language_folders(source: Path) -> dict[str, Path]:
-    """The folder of every language that there is: named by its code, or by code, country and speaker."""
+    """The folders of the languages that exist, named by code or by code, country and speaker."""
     found = {}
     for code in LANGUAGES:
-        # the bare code may be a link to one of the others
+        # the folder named by the bare code may be a link to one of the others
         folders = [*sorted(source.glob(f"{code}_*")), source / code]
         if folder := next((path for path in folders if path.is_dir()), None):
             found[code] = folder
@@ -78,12 +82,12 @@ def language_folders(source: Path) -> dict[str, Path]:
 
 
 def split_of(name: str) -> SplitName:
-    """A prompt's split, by its name: the same in every language, whichever prompts there are."""
-    place = hashed_seed("language_id", name) / 2**63
+    """The split of a prompt, from its name alone: the same in every language, and independent of other prompts."""
+    position = hashed_seed("language_id", name) / 2**63
     for split, share in HELD_OUT.items():
-        if place < share:
+        if position < share:
             return split
-        place -= share
+        position -= share
     return "train"
 
 

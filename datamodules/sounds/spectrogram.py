@@ -1,4 +1,4 @@
-"""Sound as a log-mel spectrogram, made on the device, and SpecAugment, drawn by the sample's own random numbers."""
+"""Log-mel spectrograms, computed on the device, and SpecAugment, drawn from the random numbers of each sample."""
 
 from __future__ import annotations
 
@@ -12,20 +12,26 @@ from ..core.byte_array import Batch, ByteArray, ModalitySpec
 from ..core.datamodule import Split
 from ..core.flatten import Flatten
 from ..core.positions import fourier_channels, fourier_features, grid_coordinates
-from ..images.transforms import draw
+from ..core.random import randint
 
 SCALE = 2.0**15  # int16 to [-1, 1)
-FLOOR = 1e-6  # keeps the logarithm of silence finite; about the power of the last bit
+FLOOR = 1e-6  # keeps the logarithm of silence finite; about the power of the least significant bit
 
 
 class LogMel(nn.Module):
-    """(B, samples) int16 to frames x mels elements of one channel, a frame every samples / frames, row-major in time.
+    """Turns sound (B, samples) int16 into frames x mels elements of one channel, time first, with hops of samples / frames.
 
-    Perceiver's 4,800 elements of an AudioSet clip are 60 frames of 80 mels here: 1.28 s at 48 kHz, a frame every 1,024
-    samples over a window of 2,048. The paper gives their number alone.
+    The Perceiver's 4,800 elements of an AudioSet clip are 60 frames of 80 mels here: 1.28 s at 48 kHz with a hop of 1,024
+    samples and a window of 2,048. The paper only gives their number.
 
-    bands: frequencies per axis, time and mel, of the Fourier features.
-    mean, std: log power becomes (log power - mean) / std.
+    Args:
+        samples: length of the sound.
+        rate: samples per second.
+        frames: frames of the spectrogram; must divide samples.
+        mels: mel bands.
+        bands: frequencies per axis (time and mel) of the Fourier features.
+        mean: log power becomes (log power - mean) / std.
+        std: see mean.
     """
 
     def __init__(
@@ -35,16 +41,22 @@ class LogMel(nn.Module):
         from torchaudio.transforms import MelSpectrogram
 
         if samples % frames:
-            raise ValueError(f"{samples} samples do not divide into {frames} frames")
+            raise ValueError(f"{samples} samples are not divisible into {frames} frames")
         hop = samples // frames
         self.samples, self.mean, self.std = samples, mean, std
-        # with half a step of silence at both ends, windows of two steps are as many as the frames
+        # padding with half a hop at both ends gives exactly `frames` windows of two hops
         self.mel = MelSpectrogram(
             rate, n_fft=2 * hop, hop_length=hop, pad=hop // 2, n_mels=mels, center=False, normalized=True
         )
         grid = (frames, mels)
         self.spec = ModalitySpec(
-            channels=1, position_channels=fourier_channels(2, bands), elements=frames * mels, grid=grid, coordinates=2
+            channels=1,
+            position_channels=fourier_channels(2, bands),
+            elements=frames * mels,
+            grid=grid,
+            coordinates=2,
+            kind="spectrogram",
+            rate=rate / hop,
         )
         positions = fourier_features(grid_coordinates(grid), bands, list(grid))
         self.register_buffer("positions", positions.float(), persistent=False)
@@ -58,20 +70,24 @@ class LogMel(nn.Module):
 
 
 def spec_augment(frames: int, mels: int, widest: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """Two bands of frames and two of mels to hide (SpecAugment, Park et al. 2019): (frames, mels) bool, True where hidden.
+    """Draws the mask of SpecAugment (Park et al. 2019): (frames, mels) bool, True in two bands of frames and two of mels.
 
-    widest: a band has from 0 to this many frames, or mels.
+    Args:
+        frames: frames of the spectrogram.
+        mels: mel bands of the spectrogram.
+        widest: largest width of a band, in frames and in mels.
+        generator: source of randomness.
     """
     hidden = torch.zeros(frames, mels, dtype=torch.bool)
     for axis, (length, most) in enumerate(zip((frames, mels), widest, strict=True)):
         for _ in range(2):
-            width = draw(min(most, length) + 1, generator)
-            hidden.narrow(axis, draw(length - width + 1, generator), width).fill_(True)
+            width = randint(min(most, length) + 1, generator)
+            hidden.narrow(axis, randint(length - width + 1, generator), width).fill_(True)
     return hidden
 
 
 class FlattenAugmented(Flatten):
-    """Flatten, and then every audio value that the batch's `hidden` (B, frames, mels) marks becomes 0, about the mean."""
+    """Flatten, then set the audio values marked in the batch's `hidden` (B, frames, mels) to 0, which is about the mean."""
 
     def forward(self, compact: dict) -> Batch:
         batch = super().forward(compact)
@@ -83,7 +99,7 @@ class FlattenAugmented(Flatten):
 
 
 class HidingSplit(Split):
-    """Adds to each sample of a split what SpecAugment hides of its spectrogram: `hidden` (frames, mels) bool."""
+    """Adds the mask of SpecAugment to each sample of a split: `hidden` (frames, mels) bool."""
 
     def __init__(self, split: Split, frames: int, mels: int, widest: tuple[int, int]) -> None:
         self.split, self.keys = split, split.keys

@@ -1,1 +1,1 @@
-"""Shards, local and remote; worker processes; Debian's packages."""
+"""Local and remote shards, worker processes, and Debian packages."""

@@ -1,7 +1,7 @@
-"""Shards that lie elsewhere: any URL that fsspec knows, read whole or copied to a local cache.
+"""Remote shards at any URL that fsspec supports, read directly or copied to a local cache.
 
-The cache is the folder that the environment variable BYTEBENCH_CACHE names, else ~/.cache/bytebench. Its files are named
-by the hash of their bytes, so data that were made anew never meet older copies.
+The cache is the folder in the environment variable BYTEBENCH_CACHE, by default ~/.cache/bytebench. Its files are named by
+the hash of their bytes, so stale copies are never used.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from ..core.errors import UserError
 
 
 def url(folder: Path | str) -> str | None:
-    """The URL that a folder is given as, None for a local path."""
-    # a Path has made one slash of the two
+    """The URL of a folder; None for a local path."""
+    # Path collapses the two slashes into one
     found = re.fullmatch(r"([a-z][a-z0-9+.-]+):/+(.+?)/*", str(folder))
     if found is None:
         return None
@@ -32,7 +32,7 @@ def cache_folder() -> Path:
 
 
 def read_text(address: str) -> str:
-    """A small remote file."""
+    """Reads a small remote file."""
     try:
         files, path = fsspec.url_to_fs(address)
         return files.cat_file(path).decode()
@@ -41,7 +41,7 @@ def read_text(address: str) -> str:
 
 
 def read_texts(folder: str, names: Sequence[str]) -> list[str]:
-    """Many small files of one remote folder, side by side where the file system can."""
+    """Reads many small files of a remote folder, in parallel if the file system supports it."""
     if not names:
         return []
     try:
@@ -54,28 +54,28 @@ def read_texts(folder: str, names: Sequence[str]) -> list[str]:
 
 
 def fetch(address: str, name: str, size: int) -> Path:
-    """Copy a remote file into the cache under `name`, unless it is there, and return its path.
+    """Copies a remote file into the cache under `name`, unless it is there, and returns its path.
 
-    It is written aside and renamed; of several processes that ask at once, one fetches and the others wait.
+    It is written to a temporary file and renamed. If several processes need it, one fetches it and the others wait.
     """
     path = cache_folder() / name
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".part")
+    partial = path.with_name(path.name + ".part")
     with path.with_name(path.name + ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if path.is_file():
             return path
         try:
             files, remote_path = fsspec.url_to_fs(address)
-            with files.open(remote_path, "rb") as source, aside.open("wb") as target:
+            with files.open(remote_path, "rb") as source, partial.open("wb") as target:
                 shutil.copyfileobj(source, target, 2**20)
         except Exception as error:  # each file system raises its own
-            aside.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
             raise UserError(f"{address} cannot be copied to {path.parent} ({type(error).__name__}: {error})") from error
-        if (found := aside.stat().st_size) != size:
-            aside.unlink()
-            raise UserError(f"{address} has {found} bytes, its manifest says {size}: prepare the remote folder again")
-        os.replace(aside, path)
+        if (found := partial.stat().st_size) != size:
+            partial.unlink()
+            raise UserError(f"{address} has {found} bytes but {size} in its manifest: prepare the remote folder again")
+        os.replace(partial, path)
     return path

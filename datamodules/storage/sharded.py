@@ -1,4 +1,4 @@
-"""The base of data sets that lie in shards."""
+"""The base class of data sets in shards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from . import shards
 
 
 class ShardedData(ByteArrayDataModule):
-    """Base of data sets in shards. A subclass sets `prepared_as`, the name by which `prepare` knows it, and `data_dir`."""
+    """Base class of data sets in shards. A subclass sets `prepared_as`, its name in `datamodules.prepare`, and `data_dir`."""
 
     prepared_as: str
     data_dir: Path

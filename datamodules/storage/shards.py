@@ -1,12 +1,12 @@
 """Tar shards in the webdataset convention (key.mp4, key.json, ...) with an index beside each, and a manifest.
 
-    DIR/manifest.json             what was written, what was left out and why, how it was made, under which licence
-    DIR/train-000000.tar          readable by webdataset and by tar
-    DIR/train-000000.index.json   [[key, {extension: [offset, size]}], ...], for reading in any order
-    DIR/train-000000.record.json  while the folder is unfinished: this shard is whole, and what it was made of
+    DIR/manifest.json             samples written, samples left out and why, settings, licence
+    DIR/train-000000.tar          readable with webdataset and tar
+    DIR/train-000000.index.json   [[key, {extension: [offset, size]}], ...], for random access
+    DIR/train-000000.record.json  only while the folder is unfinished: this shard is complete, and its settings
 
-The manifest is written last: a folder without it is unfinished and never read. The index reader is our own, since
-webdataset 1.0.2 does not ship the `wids` of older releases and streams tars in order only.
+The manifest is written last: a folder without one is unfinished and never read. We read the index ourselves because
+webdataset 1.0.2 dropped the `wids` of older releases and only streams tars in order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Item = TypeVar("Item")
 MANIFEST = "manifest.json"
 SHARD_FILE, SHA256 = re.compile(r"[\w-]+\.tar"), re.compile(r"[0-9a-f]{64}")
 OPEN_FILES = 128  # of one reader in one process
-READ_ANEW = 2**30  # bytes that `fingerprint` reads, some seconds' worth
+MAX_REHASHED = 2**30  # bytes that `fingerprint` reads again, which takes seconds
 
 
 def write_shards(
@@ -48,32 +48,41 @@ def write_shards(
     samples_per_shard: int = 500,
     workers: int = 2,
 ) -> dict:
-    """Write a data set as shards and return its manifest. Equal items and settings make equal bytes.
+    """Writes a data set as shards and returns its manifest. Equal items and settings give equal bytes.
 
-    splits: what each split's samples are made of, one item per sample: anything that pickles and whose repr says what it
-        is (a name, a path, a tuple of them).
-    make: turns an item into {"__key__": name, extension: bytes, text or, for json, a dict}. A module-level function or a
-        functools.partial of one, since worker processes call it. Raises BadSampleError for a source that cannot be read
-        and TooShort for one that is too short, with a reason that names the source; an OSError counts as unreadable.
-    made_with: the settings that the samples depend on.
+    If it was killed and is called again, it keeps the finished shards. For a finished folder it writes nothing.
 
-    Called again after a kill, it keeps the shards that were finished. Called on a finished folder, it writes nothing.
-    Raises UserError where the disk is full, or where the folder holds other items or settings.
+    Args:
+        folder: where to write.
+        name: name of the data set.
+        splits: one item per sample of each split. Items must pickle, and their repr must identify them (a name, a path, a
+            tuple of these).
+        make: turns an item into {"__key__": name, extension: content}, where the content is bytes, text, or a dict for
+            json. Must be a module-level function or a functools.partial of one, since worker processes call it. It raises
+            BadSampleError for a source that cannot be read and TooShort for one that is too short, with a message that
+            names the source; an OSError counts as unreadable.
+        made_with: the settings that the samples depend on.
+        licence: licence of the data.
+        samples_per_shard: samples per tar file.
+        workers: worker processes.
+
+    Raises:
+        UserError: if the disk is full, or if the folder holds other items or settings.
     """
-    items = {split: [repr(item) for item in made_of] for split, made_of in splits.items()}
+    items = {split: [repr(item) for item in split_items] for split, split_items in splits.items()}
     described = json.dumps([name, made_with, samples_per_shard, items], sort_keys=True)
     made_from = hashlib.sha256(described.encode()).hexdigest()
     jobs = [
-        (split, f"{split}-{number:06d}.tar", made_of[start : start + samples_per_shard])
-        for split, made_of in splits.items()
-        for number, start in enumerate(range(0, len(made_of), samples_per_shard))
+        (split, f"{split}-{number:06d}.tar", split_items[start : start + samples_per_shard])
+        for split, split_items in splits.items()
+        for number, start in enumerate(range(0, len(split_items), samples_per_shard))
     ]
     with disk_errors_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / MANIFEST).is_file():
             return same_manifest(folder, made_from, made_with)
         with one_at_a_time(folder):
-            if (folder / MANIFEST).is_file():  # written by the process that was waited for
+            if (folder / MANIFEST).is_file():  # written while waiting for the lock
                 return same_manifest(folder, made_from, made_with)
             refuse_other_records(folder, made_from)
             with ProcessPoolExecutor(workers, initializer=start_worker) as pool:
@@ -95,7 +104,7 @@ def write_shards(
 
 
 def split_entry(expected: int, records: list[dict]) -> dict:
-    """What the manifest says of one split."""
+    """The entry of one split in the manifest."""
     unreadable = [reason for record in records for reason in record["unreadable"]]
     too_short = [reason for record in records for reason in record["too_short"]]
     return {
@@ -109,7 +118,7 @@ def split_entry(expected: int, records: list[dict]) -> dict:
 
 
 def write_or_keep(job: tuple[str, str, Sequence], folder: Path, make: Callable[[Any], dict], made_from: str) -> dict:
-    """Write one shard, unless it was finished before, and then its record: what it holds and what was left out."""
+    """Writes one shard and then its record, with its contents and the samples left out. Keeps a finished shard."""
     _, file, items = job
     path = folder / file
     record_path = path.with_suffix(".record.json")
@@ -136,6 +145,7 @@ def write_or_keep(job: tuple[str, str, Sequence], folder: Path, make: Callable[[
 
 
 def make_sample(make: Callable[[Any], dict], item: Any) -> dict:
+    """Calls `make`. An OSError counts as a bad sample, unless the disk is full."""
     try:
         return make(item)
     except OSError as error:
@@ -145,31 +155,28 @@ def make_sample(make: Callable[[Any], dict], item: Any) -> dict:
 
 
 def write_shard(path: Path, samples: Iterable[dict]) -> dict:
-    """Write one tar and its index. A sample is {"__key__": name, extension: bytes, text or, for json, a dict}.
-
-    Both are written aside and renamed. Returns the shard's line of the manifest.
-    """
-    aside = path.with_suffix(".tar.part")
+    """Writes the samples (see `make` in `write_shards`) to a tar, and its index. Returns its entry in the manifest."""
+    part = path.with_suffix(".tar.part")
     keys = set()
     try:
-        # a fixed time, so that equal samples make equal bytes
-        with aside.open("wb") as file, webdataset.TarWriter(file, mtime=0, encoder=True) as writer:
+        # a fixed time, so that equal samples give equal bytes
+        with part.open("wb") as file, webdataset.TarWriter(file, mtime=0, encoder=True) as writer:
             for sample in samples:
                 key = sample["__key__"]
                 if key in keys or "." in key:
-                    raise UserError(f"sample {key} in {path}: keys must differ and have no dot")
+                    raise UserError(f"sample {key} in {path}: keys must be unique and contain no dot")
                 keys.add(key)
                 writer.write(sample)
         index: dict[str, dict[str, tuple[int, int]]] = {}
-        with tarfile.open(aside) as tar:
+        with tarfile.open(part) as tar:
             for member in tar:
                 key, _, extension = member.name.partition(".")
                 index.setdefault(key, {})[extension] = (member.offset_data, member.size)
         write_json(index_path(path), list(index.items()), indent=None)
-        line = {"file": path.name, "samples": len(index), "bytes": aside.stat().st_size, "sha256": sha256(aside)}
-        os.replace(aside, path)
+        line = {"file": path.name, "samples": len(index), "bytes": part.stat().st_size, "sha256": sha256(part)}
+        os.replace(part, path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
         raise
     return line
 
@@ -179,9 +186,9 @@ def index_path(shard: Path) -> Path:
 
 
 def write_json(path: Path, content: Any, indent: int | None = 1) -> None:
-    aside = path.with_name(path.name + ".part")
-    aside.write_text(json.dumps(content, indent=indent) + "\n")
-    os.replace(aside, path)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=indent) + "\n")
+    os.replace(part, path)
 
 
 def sha256(path: Path) -> str:
@@ -194,14 +201,14 @@ def joint_hash(hashes: Sequence[str]) -> str:
 
 
 def same_manifest(folder: Path, made_from: str, made_with: dict) -> dict:
-    """The manifest of a finished folder, if it was made from the same."""
+    """The manifest of a finished folder. Raises UserError if it was made from other items or settings."""
     manifest = read_manifest(folder)
     if manifest["made_from"] != made_from:
         old, new = manifest["made_with"], json.loads(json.dumps(made_with))
         others = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)] or ["items"]
         raise UserError(
-            f"{folder} holds {manifest['name']} of other items or settings ({', '.join(others)} differ): delete it or give "
-            "--out another folder"
+            f"{folder} holds {manifest['name']} made from other items or settings ({', '.join(others)} differ): delete it or "
+            "choose another --out"
         )
     return manifest
 
@@ -210,20 +217,20 @@ def refuse_other_records(folder: Path, made_from: str) -> None:
     for path in folder.glob("*.record.json"):
         if json.loads(path.read_text())["made_from"] != made_from:
             raise UserError(
-                f"{folder} holds unfinished shards of other items or settings ({path.name}): delete it or give --out "
-                "another folder"
+                f"{folder} holds unfinished shards made from other items or settings ({path.name}): delete it or choose "
+                "another --out"
             )
 
 
 def finished(folder: Path | str) -> bool:
-    """Whether the folder has its manifest; of a remote one that is left to `read_manifest`."""
+    """Whether the folder has a manifest. A remote folder is assumed to have one, which `read_manifest` checks."""
     return remote.url(folder) is not None or (Path(folder) / MANIFEST).is_file()
 
 
 def read_manifest(folder: Path | str, how_to_make: str = "the command that made it") -> dict:
-    """The manifest of a finished folder, which may be any URL that fsspec knows.
+    """Reads the manifest of a finished folder, a path or any URL that fsspec supports.
 
-    how_to_make: the command that makes the folder, for the error.
+    Raises UserError with the command `how_to_make` if there is no valid manifest.
     """
     if url := remote.url(folder):
         text = remote.read_text(f"{url}/{MANIFEST}")
@@ -233,53 +240,58 @@ def read_manifest(folder: Path | str, how_to_make: str = "the command that made 
         raise UserError(f"{folder} has no {MANIFEST}: run `{how_to_make}`")
     manifest = json.loads(text)
     if "fingerprint" not in manifest:
-        raise UserError(f"{folder}/{MANIFEST} is of an older layout: delete {folder} and run `{how_to_make}`")
+        raise UserError(f"{folder}/{MANIFEST} has an outdated format: delete {folder} and run `{how_to_make}`")
     for split in manifest["splits"].values():
-        for shard in split["shards"]:  # names of files here and in the cache
+        for shard in split["shards"]:  # these name files in the folder and in the cache
             if not (SHARD_FILE.fullmatch(shard["file"]) and SHA256.fullmatch(shard["sha256"])):
                 raise UserError(
-                    f"{folder}/{MANIFEST} names the shard {shard['file']!r}: nothing outside its folder is read; get it anew"
+                    f"{folder}/{MANIFEST} has the invalid shard name {shard['file']!r}: prepare the folder again"
                 )
     return manifest
 
 
-def leads_elsewhere(name: str) -> bool:
-    """Whether unpacking a member of this name would write outside the folder."""
+def escapes_folder(name: str) -> bool:
+    """Whether unpacking a tar member of this name would write outside of the folder."""
     return name.startswith("/") or ".." in name.split("/")
 
 
 class ShardReader:
-    """Random access to the samples of some shards, by number, from any process.
+    """Random access to the samples of shards, by index and from any process.
 
-    folder: a local one, or any URL that fsspec knows; of a remote one the indices are read at once, and each shard is
-        fetched whole when first read (see `remote.fetch`).
-    shards: their lines in the manifest, `manifest["splits"][name]["shards"]`.
+    Args:
+        folder: a path, or any URL that fsspec supports. For a URL, all indices are read immediately, and each shard is
+            fetched when first read (see `remote.fetch`).
+        shards: entries of the manifest, `manifest["splits"][name]["shards"]`.
+        how_to_make: the command that makes the folder, for error messages.
 
-    Raises UserError where a shard is missing or has another size than the manifest says.
+    Raises:
+        UserError: if a shard is missing or its size differs from the manifest.
     """
 
-    def __init__(self, folder: Path | str, shards: list[dict], how_to_make: str) -> None:
+    def __init__(self, folder: Path | str, shards: list[dict], how_to_make: str = "the command that made it") -> None:
         self.keys: list[str] = []
         self._url, self._folder, self._shards = remote.url(folder), Path(folder), shards
         self._files: dict[int, int] = {}
         self._extensions: list[str] = []
-        # in arrays, since a million dicts would weigh a gigabyte, copied by every worker
-        first: list[np.ndarray] = []  # per sample: its first row of places
-        places: list[np.ndarray] = [np.empty((0, 4), np.int64)]  # per file: shard, extension, offset, size
+        # arrays, since a million dicts would take a gigabyte in every worker
+        first: list[np.ndarray] = []  # per sample: its first row of entries
+        entries: list[np.ndarray] = [np.empty((0, 4), np.int64)]  # per file: shard, extension, offset, size
         rows = 0
         for number, index in enumerate(self._read_indices(how_to_make)):
-            if elsewhere := next((key for key, _ in index if leads_elsewhere(key)), None):
-                raise UserError(f"{folder}: the member {elsewhere!r} leads out of its shard; such shards are refused")
+            if outside := next((key for key, _ in index if escapes_folder(key)), None):
+                raise UserError(
+                    f"{folder}: the sample {outside!r} would be unpacked outside of the folder: prepare it again"
+                )
             self.keys += [key for key, _ in index]
             self._extensions += sorted({ext for _, files in index for ext in files} - set(self._extensions))
-            code = {ext: place for place, ext in enumerate(self._extensions)}
-            found = [(number, code[ext], *place) for _, files in index for ext, place in files.items()]
-            places.append(np.array(found, np.int64).reshape(-1, 4))
+            code = {ext: number for number, ext in enumerate(self._extensions)}
+            found = [(number, code[ext], *span) for _, files in index for ext, span in files.items()]
+            entries.append(np.array(found, np.int64).reshape(-1, 4))
             counts = np.array([len(files) for _, files in index], np.int64)
             first.append(rows + np.cumsum(counts) - counts)
             rows += len(found)
         self._first = np.concatenate([*first, [rows]]).astype(np.int64)
-        self._places = np.concatenate(places)
+        self._entries = np.concatenate(entries)
 
     def _read_indices(self, how_to_make: str) -> Iterator[list]:
         if self._url is not None:
@@ -290,7 +302,7 @@ class ShardReader:
             path = self._folder / shard["file"]
             size = path.stat().st_size if path.is_file() else None
             if size != shard["bytes"]:
-                found = "is missing" if size is None else f"is damaged ({size} bytes, {shard['bytes']} expected)"
+                found = "is missing" if size is None else f"is damaged ({size} bytes, expected {shard['bytes']})"
                 raise UserError(f"shard {path} {found}: delete {self._folder} and run `{how_to_make}`")
             if not index_path(path).is_file():
                 raise UserError(f"{index_path(path)} is missing: delete {self._folder} and run `{how_to_make}`")
@@ -300,8 +312,8 @@ class ShardReader:
         return {**self.__dict__, "_files": {}}
 
     def read(self, number: int, only: Collection[str] | None = None) -> dict[str, bytes]:
-        """The files of one sample: extension -> bytes. only: the extensions that are wanted, all if left out."""
-        rows = self._places[self._first[number] : self._first[number + 1]].tolist()
+        """Reads the files of one sample, by extension. only: the extensions to read, by default all."""
+        rows = self._entries[self._first[number] : self._first[number + 1]].tolist()
         return {
             self._extensions[ext]: self._read(shard, offset, size)
             for shard, ext, offset, size in rows
@@ -313,10 +325,10 @@ class ShardReader:
             if len(self._files) == OPEN_FILES:
                 os.close(self._files.pop(next(iter(self._files))))
             self._files[shard] = os.open(self._path(shard), os.O_RDONLY)
-        # pread has no position, so a file opened before a fork can be read after it
+        # pread keeps no position, so a file opened before a fork can be read after it
         content = os.pread(self._files[shard], size, offset)
         if len(content) != size:
-            raise BadSampleError(f"{self._path(shard)} was cut short while in use")
+            raise BadSampleError(f"{self._path(shard)} was truncated while in use")
         return content
 
     def _path(self, number: int) -> Path:
@@ -329,10 +341,10 @@ class ShardReader:
 def fingerprint(folder: Path | str, manifest: dict) -> str:
     """One hash of the bytes of all shards of all splits.
 
-    They are read anew if they are local and no more than READ_ANEW; for larger ones it is what the manifest says, and
-    `python -m datamodules.prepare lint` reads them all.
+    Local shards of up to MAX_REHASHED bytes are read again. Otherwise it is the fingerprint in the manifest, which
+    `python -m datamodules.prepare lint` verifies.
     """
     shards = [shard for split in manifest["splits"].values() for shard in split["shards"]]
-    if remote.url(folder) is not None or sum(shard["bytes"] for shard in shards) > READ_ANEW:
+    if remote.url(folder) is not None or sum(shard["bytes"] for shard in shards) > MAX_REHASHED:
         return manifest["fingerprint"]
     return joint_hash([sha256(Path(folder) / shard["file"]) for shard in shards])

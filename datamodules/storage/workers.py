@@ -1,4 +1,4 @@
-"""Worker processes that write a folder: one set of them at a time, ended with their parent, their errors explained."""
+"""Helpers for processes that write a folder: a lock, workers that end with their parent, and readable disk errors."""
 
 from __future__ import annotations
 
@@ -23,42 +23,44 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def disk_errors_explained(folder: Path) -> Iterator[None]:
+    """Turns a full disk and killed workers into a UserError."""
     try:
         yield
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
         raise UserError(
-            f"no room left to write {folder} ({error.strerror}): free some and run the same command again, "
+            f"no space left to write {folder} ({error.strerror}): free some and run the same command again; "
             "finished shards are kept"
         ) from error
     except BrokenProcessPool as error:
         raise UserError(
-            f"a worker that wrote {folder} was killed, perhaps for its memory: run the same command again with fewer "
-            "--workers, finished shards are kept"
+            f"a worker that was writing {folder} was killed, perhaps for lack of memory: run the same command again with "
+            "fewer --workers; finished shards are kept"
         ) from error
 
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait until no other process writes the folder. Forked workers hold the lock with their parent, so that a restart
-    also waits for those that outlive a killed one."""
+    """Waits until no other process writes the folder. Forked workers share the lock of their parent, so a restart also
+    waits for workers that outlive a killed parent."""
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.warning("%s is being written by another process: waiting for it", folder)
+            log.warning("%s is being written by another process, waiting for it", folder)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def start_worker() -> None:
+    """Initializes a worker process."""
     torch.set_num_threads(1)  # torch's thread pool does not survive a fork
     threading.Thread(target=exit_with_parent, daemon=True).start()
 
 
 def exit_with_parent() -> None:
-    """A pool's workers would wait for work forever once their parent was killed."""
+    """Ends the worker with its parent; otherwise it would wait for work forever if the parent is killed."""
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)

@@ -13,8 +13,8 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from datamodules.core.byte_array import sample_of
 from datamodules.core.order import hashed_seed, rank_and_world
+from datamodules.core.windows import sample_of
 
 from .registry import METRICS
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, distributed
 from torchmetrics.detection import MeanAveragePrecision
 
 from datamodules.detection.masks import decode_rle
+from datamodules.detection.targets import Annotation
 
 SHARES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
 
@@ -36,7 +36,7 @@ class DetectionMetrics(MeanAveragePrecision):
     def update(self, found: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Any]]) -> None:
         """found: boxes (n, 4), labels (n,) from 0, scores (n,) and masks (n, rows, columns) bool of every image, in pixels of
         the original; targets: those of an evaluation batch, in the same order."""
-        super().update([{k: v.cpu() for k, v in f.items()} for f in found], [annotated(t) for t in targets])
+        super().update([{k: v.cpu() for k, v in f.items()} for f in found], [ground_truth(t) for t in targets])
         self.image_ids += [target["image_id"].cpu() for target in targets]
 
     def compute(self) -> dict[str, Tensor]:
@@ -79,26 +79,26 @@ class DetectionMetrics(MeanAveragePrecision):
             setattr(self, name, list(values))
 
 
-def annotated(target: dict[str, Any]) -> dict[str, Tensor]:
-    """The objects of an image as its annotation file has them: boxes, labels, masks, iscrowd and area."""
+def ground_truth(target: dict[str, Any]) -> dict[str, Tensor]:
+    """The annotated objects of an image as torchmetrics takes them: boxes, labels, masks, iscrowd and area."""
     height, width = target["size"].tolist()
-    things = json.loads(target["annotated"])
-    masks = torch.zeros(len(things), height, width, dtype=torch.uint8)
-    for mask, thing in zip(masks, things, strict=True):
-        mask.copy_(torch.from_numpy(coco_mask(thing, height, width)))
+    items = target["annotations"].items
+    masks = torch.zeros(len(items), height, width, dtype=torch.uint8)
+    for mask, item in zip(masks, items, strict=True):
+        mask.copy_(torch.from_numpy(coco_mask(item, height, width)))
     return {
-        "boxes": torch.tensor([thing["box"] for thing in things], dtype=torch.float32).reshape(-1, 4),
-        "labels": torch.tensor([thing["label"] for thing in things], dtype=torch.long),
+        "boxes": torch.tensor([item.box for item in items], dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor([item.label for item in items], dtype=torch.long),
         "masks": masks,
-        "iscrowd": torch.tensor([thing["crowd"] for thing in things], dtype=torch.long),
-        "area": torch.tensor([thing["area"] for thing in things], dtype=torch.float32),
+        "iscrowd": torch.tensor([item.crowd for item in items], dtype=torch.long),
+        "area": torch.tensor([item.area for item in items], dtype=torch.float32),
     }
 
 
-def coco_mask(thing: dict[str, Any], height: int, width: int) -> np.ndarray:
-    """An object's mask (height, width), polygons as pycocotools draws them; without segmentation the object fills its box."""
-    x0, y0, x1, y1 = thing["box"]
-    segmentation = thing["segmentation"] or [[x0, y0, x1, y0, x1, y1, x0, y1]]
+def coco_mask(item: Annotation, height: int, width: int) -> np.ndarray:
+    """The mask (height, width) of an object, with polygons drawn by pycocotools. Without segmentation it fills its box."""
+    x0, y0, x1, y1 = item.box
+    segmentation = item.segmentation or [[x0, y0, x1, y0, x1, y1, x0, y1]]
     if isinstance(segmentation, list):
         drawn: Any = coco_masks.merge(coco_masks.frPyObjects(segmentation, height, width))
         segmentation = {"size": drawn["size"], "counts": drawn["counts"].decode()}

@@ -1,8 +1,6 @@
 """Draw one sample of a modality into an Axes, alone or with a map of weights (attention, gradients).
 
-The kind of view follows from the compact tensor and the grid, so that new data sets need no code here: three axes are a
-video, two an image, two computed from raw audio a spectrogram, one a curve, one with 256 symbols a text, and no grid a
-point cloud.
+The `kind` of a modality's spec selects its view, so new data sets need nothing here.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from torch import Tensor
 
 from datamodules import ByteArray, ByteArrayDataModule, ModalitySpec
+from datamodules.core.byte_array import ModalityKind
 
 from .style import BACKGROUND, INK, OVERLAY, POINTS, colour_norm, hide_axes
 
@@ -46,8 +45,8 @@ class View:
     colours: LinearSegmentedColormap = OVERLAY
     projection: str | None = None
 
-    def __init__(self, spec: ModalitySpec, raw: Tensor, values: Tensor, rate: float | None) -> None:
-        self.spec, self.rate = spec, rate
+    def __init__(self, spec: ModalitySpec, raw: Tensor, values: Tensor) -> None:
+        self.spec, self.rate = spec, spec.rate
         self.raw, self.values = raw.detach().cpu().numpy(), values.detach().cpu().numpy()
 
     def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, vmax: float = 1.0) -> None:
@@ -140,8 +139,8 @@ class Series(View):
 
     def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, vmax: float = 1.0) -> None:
         raw = self.raw[sample].reshape(len(self.raw[sample]), -1)
-        audio = raw.dtype == np.int16
-        curve = raw / 2**15 if audio else raw
+        audio = self.spec.kind == "audio"
+        curve = raw / 2**15 if raw.dtype == np.int16 else raw
         end = len(curve) / self.rate if self.rate else len(curve)
         limit = max(float(np.abs(curve).max()) * 1.08, 1e-3)
         if weights is not None:
@@ -167,8 +166,8 @@ class Text(View):
 
     width, wide, map_shows_sample, raw_gradients, colours = 6.6, True, True, False, BACKGROUND
 
-    def __init__(self, spec: ModalitySpec, raw: Tensor, values: Tensor, rate: float | None) -> None:
-        super().__init__(spec, raw, values, rate)
+    def __init__(self, spec: ModalitySpec, raw: Tensor, values: Tensor) -> None:
+        super().__init__(spec, raw, values)
         longest = max(1, int((self.raw >= 0).sum(axis=1).max()))
         self.lines = min(LINES, -(-longest // LINE_LENGTH))
         self.height = 0.25 + 0.16 * self.lines
@@ -215,28 +214,26 @@ class PointCloud(View):
         axes.set_axis_off()
 
 
+VIEWS: dict[ModalityKind, type[View]] = {
+    "image": Image,
+    "video": Video,
+    "audio": Series,
+    "spectrogram": Spectrogram,
+    "points": PointCloud,
+    "text": Text,
+    "series": Series,
+}
+
+
 def make_views(data: ByteArrayDataModule, compact: dict, inputs: dict[str, ByteArray]) -> dict[str, View]:
-    """Makes a view of every modality of a batch; the elements of `inputs` are in the order of the grid."""
-    return {
-        name: make_view(data, name, spec, compact[name], inputs[name].values)
-        for name, spec in data.spec.modalities.items()
+    """A view of every modality of a batch. inputs: with their elements in the order of the grid."""
+    views = {
+        name: VIEWS[spec.kind](spec, compact[name], inputs[name].values) for name, spec in data.spec.modalities.items()
     }
-
-
-def make_view(data: ByteArrayDataModule, name: str, spec: ModalitySpec, raw: Tensor, values: Tensor) -> View:
-    window = getattr(data, name, None)  # the AudioWindow or VideoWindow of clips
-    if spec.grid is None and raw.dim() == 3 and raw.shape[2] == 3:
-        view = PointCloud(spec, raw, values, None)
-        view.upright = getattr(data, "upright", 2)
-        return view
-    axes = 0 if spec.grid is None else len(spec.grid)
-    if axes == 3:
-        return Video(spec, raw, values, getattr(window, "fps", None))
-    if axes == 2:
-        return (Spectrogram if raw.dim() == 2 else Image)(spec, raw, values, None)
-    if axes == 1 and spec.channels == 256 and raw.shape[1:] == spec.grid:
-        return Text(spec, raw, values, None)
-    return Series(spec, raw, values, getattr(window, "rate", None))
+    for view in views.values():
+        if isinstance(view, PointCloud):
+            view.upright = getattr(data, "upright", 2)
+    return views
 
 
 def to_rgb(pixels: np.ndarray) -> np.ndarray:

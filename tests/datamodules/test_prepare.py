@@ -36,21 +36,21 @@ def test_abbreviated_and_unknown_options_are_refused(args):
 
 def test_fashion_mnist_is_taken_from_a_folder(tmp_path, capsys):
     source, out = write_fashion(tmp_path / "source", train=3, test=3), tmp_path / "out"
-    for said in (f"3 + 3 images, from the folder {source}", "has Fashion-MNIST already"):
+    for said in (f"3 + 3 images, from the folder {source}", "already holds Fashion-MNIST"):
         assert prepare.main(["fashion_mnist", "--source", str(source), "--out", str(out)]) == 0
         assert said in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {path.name for path in source.iterdir()}
 
 
 def test_fashion_mnist_from_a_folder_that_lacks_files_is_refused(tmp_path):
-    with pytest.raises(UserError, match=rf"{tmp_path} lacks some of train-images.*give --source another folder"):
+    with pytest.raises(UserError, match=rf"{tmp_path} lacks some of train-images.*set --source to another folder"):
         prepare.main(["fashion_mnist", "--source", str(tmp_path), "--out", str(tmp_path / "out")])
 
 
 @pytest.mark.skipif(NOT_INSTALLED, reason="needs `apt-get install dataset-fashion-mnist`")
 def test_fashion_mnist_of_debian_has_60000_and_10000_images(tmp_path, capsys):
     prepare.main(["fashion_mnist", "--out", str(tmp_path)])
-    assert "60,000 + 10,000 images, from Debian's dataset-fashion-mnist, installed" in capsys.readouterr().out
+    assert "60,000 + 10,000 images, from the Debian package dataset-fashion-mnist, installed" in capsys.readouterr().out
     data = FashionMNIST(str(tmp_path))
     assert {n: len(data.split(n).keys) for n in ("train", "val", "test")} == {
         "train": 55000,
@@ -90,7 +90,7 @@ def test_a_debian_package_is_unpacked_without_root(tmp_path, monkeypatch):
     folder, origin = debian.find_or_unpack(["tiny"], Path("/usr/share/tiny"), tmp_path / "scratch")
     assert (folder / "file").read_text() == "hello"
     assert folder.is_relative_to(tmp_path)
-    assert "downloaded by apt-get and unpacked" in origin
+    assert "downloaded with apt-get and unpacked" in origin
 
 
 def test_a_package_that_apt_does_not_have_is_named_with_what_to_do(tmp_path, monkeypatch):
@@ -103,7 +103,7 @@ def test_a_package_that_apt_does_not_have_is_named_with_what_to_do(tmp_path, mon
 
 def test_without_apt_the_error_says_how_to_get_the_files(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(UserError, match=r"there is no apt-get here to download nope: give --source"):
+    with pytest.raises(UserError, match=r"apt-get is needed to download nope but not installed: set --source"):
         debian.unpack(["nope"], tmp_path / "scratch")
 
 
@@ -164,13 +164,13 @@ def move_index(folder: Path) -> None:
 
 
 DAMAGES = [
-    (flip_a_byte, "val-000000.tar: its bytes are not those that were written (sha256)"),
+    (flip_a_byte, "val-000000.tar: its bytes have changed since it was written (sha256)"),
     (cut, "train-000001.tar: has 1600 bytes, the manifest says 10240"),
     (lambda f: (f / "train-000000.tar").unlink(), "train-000000.tar: is missing"),
-    (move_index, "train-000000.index.json: does not fit the tar"),
+    (move_index, "train-000000.index.json: does not match the tar"),
     (lambda f: (f / "train-000000.index.json").write_text("[["), "train-000000.index.json: cannot be read"),
-    (lambda f: (f / "x.tar.part").touch(), "x.tar.part: is no part of the data set"),
-    (lambda f: rewrite(f, "val-000000.tar", [make(2), make(11)]), "val-000000.tar: s2 is in train already"),
+    (lambda f: (f / "x.tar.part").touch(), "x.tar.part: is not part of the data set"),
+    (lambda f: rewrite(f, "val-000000.tar", [make(2), make(11)]), "val-000000.tar: s2 is already in train"),
     (
         lambda f: rewrite(f, "val-000000.tar", [make(10), {"__key__": "s11", "json": b"{"}]),
         "val-000000.tar: s11.json cannot be opened",
@@ -185,12 +185,12 @@ DAMAGES = [
     ),
     (
         lambda f: change_manifest(f, lambda m: m["splits"]["train"].update(unreadable=3)),
-        "manifest: 10 samples of train were expected, 13 are accounted for",
+        "manifest: 10 train samples were expected, 13 are accounted for",
     ),
-    (lambda f: rewrite(f, "val-000000.tar", [make(10)]), "manifest: 2 samples of val were written, its shards hold 1"),
+    (lambda f: rewrite(f, "val-000000.tar", [make(10)]), "manifest: 2 val samples were written, its shards hold 1"),
     (
         lambda f: change_manifest(f, lambda m: m.update(fingerprint="0")),
-        "manifest: the fingerprint is not that of its shards",
+        "manifest: the fingerprint does not match the shards",
     ),
 ]
 

@@ -131,13 +131,13 @@ def test_a_long_csv_field_is_read(tmp_path):
 def test_what_does_not_fit_the_classes_is_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"neither train\.csv nor a folder train"):
         make(tmp_path).split("train")
-    with pytest.raises(UserError, match="two or more"):
+    with pytest.raises(UserError, match="at least two different classes"):
         make(tmp_path, classes=["en"])
     write_folder(tmp_path)
-    with pytest.raises(UserError, match=r"has folders \['en', 'ru'\], but --data.classes says \['de', 'en'\]"):
+    with pytest.raises(UserError, match=r"has the folders \['en', 'ru'\], but --data.classes is \['de', 'en'\]"):
         make(tmp_path, classes=["en", "de"]).split("train")
     (tmp_path / "test.csv").write_text("text,label\nhola,es\n")
-    with pytest.raises(UserError, match=r"test.csv, row 1, .* 'es', that is not one of"):
+    with pytest.raises(UserError, match=r"test.csv, row 1: .* the label 'es' is not in --data.classes"):
         make(tmp_path).split("test")
     (tmp_path / "test.csv").write_text("words,label\nhola,es\n")
     with pytest.raises(UserError, match="it needs text and label"):

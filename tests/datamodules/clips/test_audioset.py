@@ -228,18 +228,18 @@ def test_missing_streams_can_be_bad_samples(folder):
 
 
 def test_another_number_of_classes_is_refused_in_one_line(folder):
-    with pytest.raises(UserError, match=r"has 3 classes, --data\.num_classes is 527: set it to 3"):
+    with pytest.raises(UserError, match=r"has 3 classes, but --data\.num_classes is 527: set it to 3"):
         AudioSet(str(folder)).setup("fit")
 
 
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
-        ("train.csv", LINES + 'plain-clip_, 0, 10, "/m/zzz"\n', "has the label /m/zzz, which --labels does not know"),
+        ("train.csv", LINES + 'plain-clip_, 0, 10, "/m/zzz"\n', "has the label /m/zzz, which is not in --labels"),
         ("train.csv", LINES + "plain-clip_, 0\n", "is not id, start, end, labels"),
         ("train.csv", LINES, "lists no clips"),
         ("train.csv", LINES + 'whole_video, 0, 10, "/m/a"\n', "whole_video is listed twice"),
-        ("labels.csv", "a,b\n1,2\n", "give --labels class_labels_indices.csv"),
+        ("labels.csv", "a,b\n1,2\n", "set --labels to class_labels_indices.csv"),
     ],
 )
 def test_lists_that_are_wrong_are_refused(source, tmp_path, file, content, words):

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from datamodules import BadSampleError
-from datamodules.clips.base import ClipSplit, VideoAugmentation, inception_crop, window_place
+from datamodules.clips.base import ClipSplit, VideoAugmentation, inception_crop
 from datamodules.clips.media import encode_clip
 from datamodules.clips.windows import AudioWindow, VideoWindow
 from datamodules.core.order import sample_generator
+from datamodules.core.windows import window_position
 from datamodules.storage import shards
 
 FPS, RATE, SIDE = 25, 8000, 32
@@ -66,7 +67,7 @@ def test_a_single_evaluation_window_is_the_middle(reader):
     split = make(reader)
     assert split.keys == reader.keys
     assert first_frame(load(split, "long")) == 20
-    assert window_place(0, 1) == 0.5
+    assert window_position(0, 1) == 0.5
 
 
 def test_training_windows_start_at_random_and_are_drawn_by_the_generator_alone(reader):

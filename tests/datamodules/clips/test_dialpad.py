@@ -65,7 +65,7 @@ def test_one_modality_alone_is_what_it_is_beside_the_other(folder, modality):
 
 @pytest.mark.parametrize("modalities", [[], ["audio", "audio"]])
 def test_no_modality_or_one_twice_is_refused(folder, modalities):
-    with pytest.raises(UserError, match="name audio, video or both"):
+    with pytest.raises(UserError, match="choose audio, video or both"):
         make(folder, modalities=modalities)
 
 
@@ -97,7 +97,7 @@ def test_images_of_a_split_come_from_its_rows_alone(monkeypatch):
 
 
 def test_another_number_of_clips_than_on_disk_is_refused(folder):
-    with pytest.raises(UserError, match=r"holds \[20, 10, 10\] clips, --data\.clips asks for \[20, 10, 11\]"):
+    with pytest.raises(UserError, match=r"holds \[20, 10, 10\] clips, but --data\.clips is \[20, 10, 11\]"):
         make(folder, clips=(20, 10, 11)).setup("fit")
 
 

@@ -10,7 +10,7 @@ import torch
 
 from datamodules import BadSampleError
 from datamodules.clips.media import decode_clip, describe_clip, encode_clip
-from datamodules.clips.windows import AudioWindow, TakeSound, VideoWindow
+from datamodules.clips.windows import AudioExtractor, AudioWindow, VideoWindow
 
 FPS, RATE, FRAMES, SIDE = 25, 16_000, 50, 32  # two seconds
 LEVELS = 20 + 4 * np.arange(FRAMES)  # every frame has its own grey
@@ -216,7 +216,7 @@ def test_rounded_time_stamps_leave_no_gaps_in_the_sound():
 
 
 def test_sound_that_changes_from_mono_to_stereo_goes_on():
-    taker = TakeSound(0.0, AudioWindow(2000, RATE))
+    taker = AudioExtractor(0.0, AudioWindow(2000, RATE))
     for number, layout in enumerate(("mono", "stereo")):
         shape = (1, 1000 * (number + 1))
         frame = av.AudioFrame.from_ndarray(np.full(shape, 1000, np.int16), format="s16", layout=layout)

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from datamodules import ByteArray, DataSpec, ModalitySpec
+from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
 
 B, M, C, P = 3, 12, 2, 5
 
@@ -117,3 +117,23 @@ def test_example_inputs_have_the_shapes_of_the_spec():
             assert inputs[name].values.shape == (5, modality.elements, modality.channels)
             assert inputs[name].positions.shape == (modality.elements, modality.position_channels)
             assert inputs[name].grid == modality.grid
+
+
+def test_a_spec_of_unknown_task_or_kind_is_refused_in_one_line():
+    with pytest.raises(UserError, match=r"unknown task 'ranking': use one of single_label, .*regression"):
+        DataSpec({}, "ranking", ("a", "b"))
+    with pytest.raises(UserError, match=r"unknown modality kind 'smell': use one of image, "):
+        ModalitySpec(1, 1, 1, None, 1, kind="smell")
+
+
+def test_stored_modalities_are_compared_by_the_fields_that_they_have():
+    audio = ModalitySpec(128, 65, 80, (80,), 1, kind="audio", rate=8000)
+    spec = DataSpec({"audio": audio}, "single_label", ("a", "b"))
+    stored = spec.to_dict()["modalities"]
+    assert spec.has_modalities(stored)
+    old = {"audio": {name: value for name, value in stored["audio"].items() if name not in ("kind", "rate")}}
+    assert spec.has_modalities(old)
+    for change in ({"rate": 16_000}, {"kind": "series"}, {"elements": 81}):
+        assert not spec.has_modalities({"audio": {**stored["audio"], **change}})
+    assert not spec.has_modalities({"audio": stored["audio"], "image": stored["audio"]})
+    assert not spec.has_modalities({"sound": stored["audio"]})

@@ -120,7 +120,7 @@ def test_skip_gives_up_past_max_bad_share():
 
 def test_skip_gives_up_on_a_batch_without_one_good_sample():
     data = SomeBrokenData(4, {0, 1, 2, 3}, batch_size=4, on_bad_sample="skip", max_bad_share=1.0)
-    with pytest.raises(UserError, match="no sample of a whole batch could be decoded; the first: s0: is broken"):
+    with pytest.raises(UserError, match="no sample of a batch could be decoded; the first error: s0: is broken"):
         list(data.loader("val"))
 
 

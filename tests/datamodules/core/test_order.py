@@ -120,7 +120,7 @@ def test_loading_into_memory_gives_every_rank_all_samples(ranks):
 
 def test_batch_size_that_does_not_divide_by_the_ranks_is_refused(ranks):
     for rank in ranks:
-        assert f"batch_size 7 does not divide by {len(ranks)} ranks" in rank["refused"]
+        assert f"batch_size 7 is not divisible by {len(ranks)} ranks" in rank["refused"]
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
@@ -181,7 +181,7 @@ def test_order_goes_on_after_the_steps_done(num_workers, one_rank):
 def test_batch_larger_than_the_train_split_is_refused_but_may_be_used_for_evaluation():
     data = DrawsData(batch_size=32)
     with pytest.raises(
-        UserError, match=r"batch_size 32 is more than the 20 training samples: lower --data\.batch_size"
+        UserError, match=r"batch_size 32 is larger than the number of training samples \(20\): lower --data\.batch_size"
     ):
         data.loader("train", training=True)
     [batch] = data.loader("val")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data._utils.pin_memory import pin_memory
 
 from datamodules import BadSampleError, UserError
 from datamodules.detection import prepare_coco
@@ -81,6 +82,16 @@ def test_boxes_of_evaluation_map_back_to_the_annotated_ones(folder):
         assert target["image_id"] == 1
 
 
+def test_loaders_and_devices_leave_annotations_alone(folder):
+    data = data_of(folder, num_workers=1)
+    original = data.split("test").load(0, torch.Generator())["target"]["annotations"]
+    compact = next(iter(data.loader("test")))
+    loaded = compact["target"][0]["annotations"]
+    assert loaded.items == original.items
+    assert data.transfer_batch_to_device(compact, torch.device("cpu"), 0)["target"][0]["annotations"] is loaded
+    assert pin_memory([{"annotations": loaded}])[0]["annotations"] is loaded
+
+
 def test_boxes_and_masks_move_with_the_pixels_under_jitter_crop_and_flip(folder):
     data = data_of(folder, scale_jitter=(0.4, 2.5))
     split = data.split("train")
@@ -127,7 +138,7 @@ def test_validation_is_held_out_of_training_whatever_the_seed(folder):
     assert {name: len(k) for name, k in keys.items()} == {"train": 5, "val": 3, "test": 3}
     assert set(keys["train"]) | set(keys["val"]) == {f"train2017/{n:04d}.png" for n in range(1, 9)}
     assert data_of(folder, seed=7).split("val").keys == keys["val"]
-    with pytest.raises(UserError, match="held_out 8 of 8"):
+    with pytest.raises(UserError, match="cannot hold out 8 of 8"):
         data_of(folder, held_out=8).split("train")
 
 
@@ -154,7 +165,7 @@ def test_object_without_segmentation_fills_its_box(folder):
     [
         (lambda c: c["annotations"][0].update(category_id=2), r"unknown categories \[2\]"),
         (lambda c: c["categories"][1].update(name="wolf"), "category 3 is 'wolf', expected 'dog'"),
-        (lambda c: c["annotations"][0].update(image_id=99), "image 99, which is not listed"),
+        (lambda c: c["annotations"][0].update(image_id=99), "has the unknown image 99"),
         (lambda c: c["images"].append(c["images"][0]), "image 3 is listed twice"),
         (lambda c: c["annotations"][0].pop("bbox"), "has no 'bbox'"),
         (lambda c: c["images"][0].pop("height"), "has no 'height'"),
@@ -250,5 +261,5 @@ def test_broken_zip_and_incomplete_source_are_named(tmp_path, folder):
     with pytest.raises(UserError, match=r"neither annotations/ nor annotations_trainval2017.zip"):
         prepare_coco.prepare(Namespace(source=folder, out=tmp_path / "out"))
     (folder / "annotations_trainval2017.zip").write_bytes(b"PK no zip")
-    with pytest.raises(UserError, match=r"annotations_trainval2017.zip is broken"):
+    with pytest.raises(UserError, match=r"annotations_trainval2017.zip is damaged"):
         prepare_coco.prepare(Namespace(source=folder, out=tmp_path / "out"))

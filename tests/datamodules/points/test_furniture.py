@@ -86,7 +86,7 @@ def test_the_model_that_cannot_be_read_is_named(folder, source, capsys):
     assert (written["expected"], written["written"]) == (26, 25)
     assert written["reasons"]["unreadable"] == ["test/empty.obj of test.sh3f has no faces"]
     prepare(["furniture", "--source", str(source), "--out", str(folder), "--points", str(2 * POINTS)])
-    assert "has furniture already" in capsys.readouterr().out
+    assert "already holds furniture" in capsys.readouterr().out
 
 
 def test_models_are_set_upright_as_the_catalogue_says(tmp_path):
@@ -163,7 +163,7 @@ def test_wrong_options_and_folders_end_in_one_line(tmp_path):
     with pytest.raises(UserError, match=r"no \.sh3f catalogue"):
         prepare(["furniture", "--source", str(tmp_path), "--out", str(tmp_path / "out")])
     (tmp_path / "broken.sh3f").write_bytes(b"PK")
-    with pytest.raises(UserError, match=r"broken\.sh3f is no furniture catalogue"):
+    with pytest.raises(UserError, match=r"broken\.sh3f is not a furniture catalogue"):
         prepare(["furniture", "--source", str(tmp_path), "--out", str(tmp_path / "out")])
 
 

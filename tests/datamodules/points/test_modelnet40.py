@@ -95,7 +95,7 @@ def test_the_manifest_names_the_file_that_could_not_be_read(folder):
     assert (entry["expected"], entry["written"], entry["unreadable"]) == (40, 39, 1)
     [reason] = entry["reasons"]["unreadable"]
     assert "tent/train/tent_0007.off" in reason
-    assert "promises 4 vertices and 4 faces but has 7 lines" in reason
+    assert "declares 4 vertices and 4 faces but has 7 lines" in reason
 
 
 def test_batches_have_the_shapes_of_the_spec_and_the_classes_of_the_folders(folder):
@@ -150,14 +150,14 @@ def test_a_second_prepare_writes_nothing_and_other_points_are_refused(folder, so
 
 
 def test_more_points_than_were_prepared_are_refused_with_the_command_that_makes_them(folder):
-    with pytest.raises(UserError, match=r"asks for 500: .* --points 500`"):
+    with pytest.raises(UserError, match=r"is 500: .* --points 500`"):
         make(folder, points=500).split("train")
 
 
 def test_missing_folders_are_named_with_what_to_do(tmp_path):
     with pytest.raises(UserError, match="prepare modelnet40 --source"):
         make(tmp_path / "none").split("train")
-    with pytest.raises(UserError, match="give --source the folder ModelNet40"):
+    with pytest.raises(UserError, match="set --source to the folder ModelNet40"):
         prepare(["modelnet40", "--source", str(tmp_path), "--out", str(tmp_path / "out")])
 
 
@@ -168,5 +168,5 @@ def not_a_cloud(key: str) -> dict:
 def test_a_cloud_that_cannot_be_read_is_a_bad_sample_with_its_name(tmp_path):
     items = {"train": [f"bed/bed_{n}" for n in range(20)], "test": ["bed/bed_99"]}
     write_shards(tmp_path, "modelnet40", items, not_a_cloud, made_with={"points": POINTS}, licence="none", workers=1)
-    with pytest.raises(BadSampleError, match=r"bed/bed_99\.npy is no npy file"):
+    with pytest.raises(BadSampleError, match=r"bed/bed_99\.npy is not an npy file"):
         make(tmp_path).split("test").load(0, generator())

@@ -18,7 +18,7 @@ from src.pictures.attention import draw_attention, relative_attention, select_di
 from src.pictures.permuted import original_indices, unpermute, unpermute_array
 from src.pictures.receptive_fields import draw_importance, draw_receptive_fields, gradient_norms, half_area
 from src.pictures.samples import draw_samples, load_samples
-from src.pictures.views import Video, characters, make_view, overlay, upsample
+from src.pictures.views import VIEWS, Video, characters, overlay, upsample
 from src.tasks import Classification, Detection, LinearProbe
 
 SMALL_PERCEIVER = partial(
@@ -159,9 +159,9 @@ def test_a_probe_of_a_frozen_backbone_has_importance(tmp_path):
 
 
 def test_a_patch_of_a_video_shines_on_its_own_pixels_of_the_frames_shown():
-    data, raw = Digits(), torch.zeros(1, 8, 4, 6, 3, dtype=torch.uint8)
+    raw = torch.zeros(1, 8, 4, 6, 3, dtype=torch.uint8)
     patches = GridModality((8, 4, 6), 3, 2, patch=(2, 2, 3))
-    view = make_view(data, "clip", patches.spec, raw, patches(raw).values)
+    view = VIEWS[patches.spec.kind](patches.spec, raw, patches(raw).values)
     assert isinstance(view, Video)
     weights = np.zeros((4, 2, 2))
     weights[1, 0, 1] = 1.0  # frames 2 and 3, rows 0 and 1, columns 3 to 5
@@ -241,3 +241,13 @@ def test_every_data_set_gets_pictures(kind, tiny, tmp_path):
         assert len(written) == 1 + 2 * len(data.spec.modalities)
         written += draw_importance(task, samples, tmp_path, kind.__name__)
     assert all(path.stat().st_size > 2000 for path in written)
+
+
+@pytest.mark.parametrize("kind", CONCRETE, ids=lambda kind: kind.__name__)
+def test_every_data_set_says_what_its_modalities_are_and_takes_the_options_of_loaders(kind, tiny):
+    options = {"batch_size": 2, "num_workers": 0, "seed": 3, "on_bad_sample": "skip", "max_bad_share": 0.5}
+    data = kind(**{**tiny.options(kind.__name__), **options})
+    assert {name: getattr(data, name) for name in options} == options
+    for name, spec in data.spec.modalities.items():
+        assert spec.kind == {"measurements": "series"}.get(name, name)
+        assert (spec.rate is not None) == (spec.kind in ("audio", "video"))

@@ -1,6 +1,7 @@
 """Detection: it learns scenes, its metrics are pycocotools' on the annotation file, crowds and padding do not count."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from torch import Tensor
 
 from datamodules import Composed, DataSpec, Digits, UserError
 from datamodules.detection.annotations import annotation_file
+from datamodules.detection.targets import Annotations
 from src import evaluate, fit
 from src.backbones import LambdaResNet, Perceiver, ResNet, ViT
-from src.metrics.detection import SHARES, DetectionMetrics, annotated
+from src.metrics.detection import SHARES, DetectionMetrics, ground_truth
 from src.tasks import Classification, Detection
 from src.tasks.detection import in_original, to_learn
 from tests.support import ROOT
@@ -53,7 +55,7 @@ def targets(data) -> list[dict]:
 
 def perfect(target: dict) -> dict[str, Tensor]:
     """The objects of an image, crowds left out, as a detector would give them."""
-    truth = annotated(target)
+    truth = ground_truth(target)
     single = truth["iscrowd"] == 0
     found = {name: truth[name][single] for name in ("boxes", "labels", "masks")}
     return {**found, "scores": torch.ones(len(found["boxes"]))}
@@ -142,9 +144,8 @@ def test_what_is_found_in_a_crowd_counts_neither_for_nor_against(coco):
         wrong = {"boxes": box, "labels": label, "masks": mask, "scores": torch.full((1,), 2.0)}  # before all others
         found[2] = {name: torch.cat([wrong[name], found[2][name]]) for name in wrong}
         found[0]["labels"][:] = label  # an object of the crowd's class, so that the class counts
-        target = json.loads(truth[0]["annotated"])
-        relabelled = json.dumps([{**thing, "label": int(label)} for thing in target])
-        return measured(found, [{**truth[0], "annotated": relabelled}, *truth[1:]])
+        relabelled = Annotations(replace(item, label=int(label)) for item in truth[0]["annotations"].items)
+        return measured(found, [{**truth[0], "annotations": relabelled}, *truth[1:]])
 
     assert with_further(2, 2, 30, 14)["map"] == with_further(2, 2, 30, 14)["segm_map"] == 1
     assert with_further(2, 40, 30, 60)["map"] < 1
