@@ -62,3 +62,10 @@ def quiet_libraries() -> None:
     ignore(message=".*It is recommended to use .*sync_dist=True.*")  # our metrics synchronise their states themselves
     ignore(message=".*WeightAveraging callback with a model that overrides the configure_model.*")
     ignore(message=".*args parameter is intended to run from within Python.*")
+
+
+def format_duration(seconds: float) -> str:
+    """Formats seconds as 2:03 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

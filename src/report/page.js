@@ -7,16 +7,16 @@ const color = i => `var(--c${i % 8})`;
 const dash = i => ["", "6 3", "2 3"][Math.floor(i / 8) % 3];
 const shown = () => cells.map((cell, i) => i).filter(i => !hidden.has(i));
 const escape = text => String(text).replace(/[&<>"]/g, c => ({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})[c]);
-const fixed = v => v === null ? "-" : v.toFixed(4).replace("-", "−");
-const signed = v => (v < 0 ? "" : "+") + fixed(v);
-const scaled = v => {
+const formatValue = v => v === null ? "-" : v.toFixed(4).replace("-", "−");
+const formatDifference = v => (v < 0 ? "" : "+") + formatValue(v);
+const withPrefix = v => {
   for (const [size, letter] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]])
     if (Math.abs(v) >= size) return +(v / size).toPrecision(3) + " " + letter;
   return String(+v.toPrecision(3));
 };
-const interval = ([mean, low, high]) => low === null ? fixed(mean) : `${fixed(mean)} (95 %: ${fixed(low)} to ${fixed(high)})`;
+const interval = ([mean, low, high]) => low === null ? formatValue(mean) : `${formatValue(mean)} (95 %: ${formatValue(low)} to ${formatValue(high)})`;
 
-// Axes: a scale maps values to pixels and knows its ticks
+// A scale maps values to pixels and has a list of ticks
 function linear([low, high], [from, to], count) {
   if (low === high) { low -= Math.abs(low) / 10 || 0.5; high += Math.abs(high) / 10 || 0.5; }
   const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
@@ -41,7 +41,7 @@ const extent = values => {
   const found = values.filter(v => v !== null && Number.isFinite(v));
   return found.length ? [Math.min(...found), Math.max(...found)] : [0, 1];
 };
-const padded = ([low, high]) => [low - (high - low) * 0.04, high + (high - low) * 0.04];
+const withMargin = ([low, high]) => [low - (high - low) * 0.04, high + (high - low) * 0.04];
 
 function svg(box, height, label, content) {
   const width = Math.max(280, box.clientWidth);
@@ -63,27 +63,27 @@ function axes(x, y, left, right, top, bottom, xText, yText, xLabel) {
     `<text x="${x(t)}" y="${bottom + 18}" text-anchor="middle">${xText(t)}</text>`).join("");
   return rows + columns + `<text x="${right}" y="${bottom + 36}" text-anchor="end">${escape(xLabel)}</text>`;
 }
-const tidy = t => String(+t.toPrecision(6)).replace("-", "−");
+const formatTick = t => String(+t.toPrecision(6)).replace("-", "−");
 
 function drawSpread() {
   const list = shown(), row = 30, top = 8, bottom = top + list.length * row;
-  svg($("spread-chart"), bottom + 44, `${data.metric} of every run by cell`, width => {
+  svg($("spread-chart"), bottom + 44, `${data.metric} of every run by variant`, width => {
     const longest = Math.max(0, ...list.map(i => cells[i].name.length));
     const left = Math.min(Math.max(60, longest * 7 + 16), width * 0.42), right = width - 16;
     const numbers = list.flatMap(i => [...cells[i].values.map(v => v[1]), ...cells[i].interval, cells[i].published]);
-    const x = linear(padded(extent(numbers)), [left, right], (right - left) / 70);
+    const x = linear(withMargin(extent(numbers)), [left, right], (right - left) / 70);
     const grid = x.ticks.map(t => `<line class="grid" x1="${x(t)}" x2="${x(t)}" y1="${top}" y2="${bottom}"/>` +
-      `<text x="${x(t)}" y="${bottom + 18}" text-anchor="middle">${tidy(t)}</text>`).join("");
+      `<text x="${x(t)}" y="${bottom + 18}" text-anchor="middle">${formatTick(t)}</text>`).join("");
     const rows = list.map((i, k) => {
       const cell = cells[i], y = top + k * row + row / 2, [mean, low, high] = cell.interval;
       const room = Math.floor((left - 16) / 7), name = cell.name.length > room ? cell.name.slice(0, room - 1) + "…" : cell.name;
       let found = `<text class="name" x="${left - 10}" y="${y + 4}" text-anchor="end">${escape(name)}<title>${escape(cell.name)}</title></text>`;
       if (low !== null) found += `<line x1="${x(low)}" x2="${x(high)}" y1="${y}" y2="${y}" stroke="${color(i)}" stroke-width="2"/>`;
-      found += cell.values.map(([name, v]) => mark(`${cell.name}, ${name}: ${fixed(v)}`,
+      found += cell.values.map(([name, v]) => mark(`${cell.name}, ${name}: ${formatValue(v)}`,
         `<circle cx="${x(v)}" cy="${y}" r="4.5" fill="${color(i)}" fill-opacity=".45"/>`)).join("");
       if (mean !== null) found += mark(`${cell.name}: ${interval(cell.interval)}`,
         `<rect x="${x(mean) - 1.5}" y="${y - 8}" width="3" height="16" fill="${color(i)}"/>`);
-      if (cell.published !== null) found += mark(`${cell.name}, published: ${fixed(cell.published)}`,
+      if (cell.published !== null) found += mark(`${cell.name}, published: ${formatValue(cell.published)}`,
         `<path d="M${x(cell.published)} ${y - 6}l6 6l-6 6l-6 -6z" fill="none" stroke="var(--ink)" stroke-width="1.5"/>`);
       return found;
     }).join("");
@@ -93,11 +93,11 @@ function drawSpread() {
 
 function drawCurves() {
   const name = $("curve").value, list = shown().filter(i => cells[i].curves[name]);
-  svg($("curve-chart"), 340, `${name} against training samples, by cell`, width => {
+  svg($("curve-chart"), 340, `${name} by number of training samples and variant`, width => {
     const left = 56, right = width - 12, top = 12, bottom = 290;
     const all = k => list.flatMap(i => cells[i].curves[name][k]);
     const x = linear([0, extent(all(0))[1]], [left, right], (right - left) / 80);
-    const y = linear(padded(extent([...all(2), ...all(3)])), [bottom, top], 6);
+    const y = linear(withMargin(extent([...all(2), ...all(3)])), [bottom, top], 6);
     const path = (xs, ys) => xs.map((v, k) => `${k ? "L" : "M"}${x(v).toFixed(1)} ${y(ys[k]).toFixed(1)}`).join("");
     const bands = list.map(i => {
       const [xs, , low, high] = cells[i].curves[name];
@@ -107,9 +107,9 @@ function drawCurves() {
       const [xs, mean] = cells[i].curves[name];
       const line = `<path d="${path(xs, mean)}" fill="none" stroke="${color(i)}" stroke-width="2" stroke-linejoin="round" stroke-dasharray="${dash(i)}"/>`;
       const last = mean.length - 1;
-      return line + mark(`${cells[i].name}, ${scaled(xs[last])} samples: ${name} ${fixed(mean[last])}`, symbol(i, x(xs[last]), y(mean[last]), 3.5));
+      return line + mark(`${cells[i].name}, ${withPrefix(xs[last])} samples: ${name} ${formatValue(mean[last])}`, symbol(i, x(xs[last]), y(mean[last]), 3.5));
     }).join("");
-    return axes(x, y, left, right, top, bottom, scaled, tidy, "training samples") + bands + lines +
+    return axes(x, y, left, right, top, bottom, withPrefix, formatTick, "training samples") + bands + lines +
       `<rect data-follow="" x="${left}" y="${top}" width="${right - left}" height="${bottom - top}" fill="none" pointer-events="all"/>`;
   });
   const cover = $("curve-chart").querySelector("[data-follow]");
@@ -121,29 +121,29 @@ function drawCurves() {
       const [xs, mean] = cells[i].curves[name];
       let near = 0;
       xs.forEach((v, k) => { if (Math.abs(v - at) < Math.abs(xs[near] - at)) near = k; });
-      return [mean[near], `${cells[i].name} ${fixed(mean[near])}`];
+      return [mean[near], `${cells[i].name} ${formatValue(mean[near])}`];
     }).sort((a, b) => b[0] - a[0]).map(found => found[1]);
-    if (lines.length) showTip(`${scaled(at)} samples\n${lines.join("\n")}`, event.clientX, event.clientY);
+    if (lines.length) showTip(`${withPrefix(at)} samples\n${lines.join("\n")}`, event.clientX, event.clientY);
   });
   cover.addEventListener("pointerleave", hideTip);
 }
 
 const COSTS = {
-  parameters: "parameters", flops_per_example: "FLOPs of an example", wall_time_seconds: "training time, s",
-  train_samples_per_second: "training samples/s", peak_memory_bytes: "peak memory, B", energy_joules: "energy of training, J",
+  parameters: "parameters", flops_per_example: "FLOPs per example", wall_time_seconds: "training time, s",
+  train_samples_per_second: "training samples/s", peak_memory_bytes: "peak memory, B", energy_joules: "training energy, J",
 };
 function drawCost() {
   const kind = $("cost-kind").value, list = shown().filter(i => cells[i].costs[kind] > 0 && cells[i].interval[0] !== null);
-  svg($("cost-chart"), 360, `${data.metric} against ${COSTS[kind]}, by cell`, width => {
+  svg($("cost-chart"), 360, `${data.metric} by ${COSTS[kind]} and variant`, width => {
     const left = 56, right = width - 16, top = 12, bottom = 310;
     const x = logarithmic(list.length ? extent(list.map(i => cells[i].costs[kind])) : [1, 10], [left, right], Math.max(3, (right - left) / 130));
-    const y = linear(padded(extent(list.flatMap(i => cells[i].interval))), [bottom, top], 6);
+    const y = linear(withMargin(extent(list.flatMap(i => cells[i].interval))), [bottom, top], 6);
     const marks = list.map(i => {
       const cell = cells[i], px = x(cell.costs[kind]), [mean, low, high] = cell.interval;
       const line = low === null ? "" : `<line x1="${px}" x2="${px}" y1="${y(low)}" y2="${y(high)}" stroke="${color(i)}" stroke-width="1.5" opacity=".6"/>`;
-      return line + mark(`${cell.name}\n${data.metric} ${interval(cell.interval)}\n${COSTS[kind]}: ${scaled(cell.costs[kind])}`, symbol(i, px, y(mean), 6));
+      return line + mark(`${cell.name}\n${data.metric} ${interval(cell.interval)}\n${COSTS[kind]}: ${withPrefix(cell.costs[kind])}`, symbol(i, px, y(mean), 6));
     }).join("");
-    return axes(x, y, left, right, top, bottom, scaled, tidy, COSTS[kind]) + marks;
+    return axes(x, y, left, right, top, bottom, withPrefix, formatTick, COSTS[kind]) + marks;
   });
 }
 
@@ -161,12 +161,12 @@ function drawConfusion(found) {
     const share = totals[t] ? count / totals[t] : 0, x = gap + p * size, y = gap + t * size;
     const fill = `fill="${p === t ? "var(--c2)" : "var(--c1)"}" fill-opacity="${(share ** 0.6).toFixed(3)}"`;
     const text = size >= 30 && share >= 0.005 ? `<text x="${x + size / 2}" y="${y + size / 2 + 4}" text-anchor="middle" class="name">${Math.round(share * 100)}</text>` : "";
-    const tip = `${names[t]} taken for ${names[p]}: ${count.toLocaleString("en")} of ${totals[t].toLocaleString("en")} (${(share * 100).toFixed(1)} %)`;
+    const tip = `${names[t]} predicted as ${names[p]}: ${count.toLocaleString("en")} of ${totals[t].toLocaleString("en")} (${(share * 100).toFixed(1)} %)`;
     return `<g data-tip="${escape(tip)}"><rect x="${x + 0.5}" y="${y + 0.5}" width="${size - 1}" height="${size - 1}" stroke="var(--line)" stroke-width=".5" ${fill}/>${text}</g>`;
   })).join("");
-  const cut = name => name.length * 7 + 14 > gap ? name.slice(0, Math.floor((gap - 20) / 7)) + "…" : name;
-  const labels = names.map((name, k) => `<text class="name" x="${gap - 8}" y="${gap + k * size + size / 2 + 4}" text-anchor="end">${escape(cut(name))}</text>` +
-    `<text class="name" transform="translate(${gap + k * size + size / 2 + 4} ${gap - 8}) rotate(-90)">${escape(cut(name))}</text>`).join("");
+  const clip = name => name.length * 7 + 14 > gap ? name.slice(0, Math.floor((gap - 20) / 7)) + "…" : name;
+  const labels = names.map((name, k) => `<text class="name" x="${gap - 8}" y="${gap + k * size + size / 2 + 4}" text-anchor="end">${escape(clip(name))}</text>` +
+    `<text class="name" transform="translate(${gap + k * size + size / 2 + 4} ${gap - 8}) rotate(-90)">${escape(clip(name))}</text>`).join("");
   box.innerHTML = `<svg role="img" aria-label="Confusion matrix of ${escape(cells[i].name)}" width="${width}" height="${height}">${labels}${squares}` +
     `<text x="${gap}" y="${height - 8}">columns: predicted; rows: true</text></svg>`;
 }
@@ -175,17 +175,17 @@ function drawClasses(found) {
   const mean = k => list.reduce((sum, i) => sum + (found.cells[i][k] ?? 0), 0);
   const order = names.map((name, k) => k).filter(k => list.some(i => found.cells[i][k] !== null)).sort((a, b) => mean(b) - mean(a));
   const row = order.length > 60 ? 18 : 24, top = 8, bottom = top + order.length * row;
-  svg($("predictions-chart"), bottom + 44, "average precision by class and cell", width => {
+  svg($("predictions-chart"), bottom + 44, "average precision by class and variant", width => {
     const longest = Math.max(0, ...names.map(name => name.length));
     const left = Math.min(longest * 7 + 16, width * 0.42), right = width - 16, room = Math.floor((left - 16) / 7);
     const x = linear([0, 1], [left, right], Math.max(3, Math.min(10, (right - left) / 90)));
     const grid = x.ticks.map(t => `<line class="grid" x1="${x(t)}" x2="${x(t)}" y1="${top}" y2="${bottom}"/>` +
-      `<text x="${x(t)}" y="${bottom + 18}" text-anchor="middle">${tidy(t)}</text>`).join("");
+      `<text x="${x(t)}" y="${bottom + 18}" text-anchor="middle">${formatTick(t)}</text>`).join("");
     return grid + order.map((k, n) => {
       const y = top + n * row + row / 2, name = names[k].length > room ? names[k].slice(0, room - 1) + "…" : names[k];
       return `<text class="name" x="${left - 10}" y="${y + 4}" text-anchor="end">${escape(name)}</text>` + list.map(i => {
         const v = found.cells[i][k];
-        return v === null ? "" : `<g data-tip="${escape(`${names[k]}, ${cells[i].name}: ${fixed(v)}`)}">${symbol(i, x(v), y, 4.5)}</g>`;
+        return v === null ? "" : `<g data-tip="${escape(`${names[k]}, ${cells[i].name}: ${formatValue(v)}`)}">${symbol(i, x(v), y, 4.5)}</g>`;
       }).join("");
     }).join("") + `<text x="${right}" y="${bottom + 36}" text-anchor="end">average precision</text>`;
   });
@@ -197,12 +197,12 @@ function fillDifferences() {
     const found = data.differences[`${span.dataset.row},${against}`]?.[span.dataset.kind === "seeds" ? 0 : 1];
     if (!found) span.textContent = "-";
     else if (span.dataset.kind === "seeds")
-      span.textContent = found[0] === null ? "-" : signed(found[0]) + (found[1] === null ? "" : ` ± ${fixed((found[2] - found[1]) / 2)}`);
-    else span.textContent = `${signed(found[1])} to ${signed(found[2])}`;
+      span.textContent = found[0] === null ? "-" : formatDifference(found[0]) + (found[1] === null ? "" : ` ± ${formatValue((found[2] - found[1]) / 2)}`);
+    else span.textContent = `${formatDifference(found[1])} to ${formatDifference(found[2])}`;
   });
 }
 
-// Tips follow the pointer, the focus of the keyboard, and a finger
+// Tooltips follow the pointer, touch and keyboard focus
 function showTip(text, x, y) {
   const tip = $("tip");
   tip.textContent = text;
@@ -212,12 +212,12 @@ function showTip(text, x, y) {
   tip.style.top = (y + 18 + box.height > innerHeight ? Math.max(6, y - box.height - 12) : y + 18) + "px";
 }
 const hideTip = () => { $("tip").hidden = true; };
-const tipped = event => event.target.closest?.("[data-tip]");
+const tipTarget = event => event.target.closest?.("[data-tip]");
 for (const kind of ["pointerover", "pointermove"])
-  document.addEventListener(kind, event => { const found = tipped(event); if (found) showTip(found.dataset.tip, event.clientX, event.clientY); });
-document.addEventListener("pointerout", event => { if (tipped(event)) hideTip(); });
+  document.addEventListener(kind, event => { const found = tipTarget(event); if (found) showTip(found.dataset.tip, event.clientX, event.clientY); });
+document.addEventListener("pointerout", event => { if (tipTarget(event)) hideTip(); });
 document.addEventListener("focusin", event => {
-  const found = tipped(event);
+  const found = tipTarget(event);
   if (found) { const box = found.getBoundingClientRect(); showTip(found.dataset.tip, box.right, box.top); }
 });
 document.addEventListener("focusout", hideTip);
@@ -249,13 +249,13 @@ $("cost-kind").addEventListener("change", drawCost);
 if (data.predictions) {
   $("no-predictions").hidden = true;
   $("predictions-chart").parentNode.hidden = false;
-  const found = data.predictions, some = found.classes.length < found.of ? ` The ${found.classes.length} of ${found.of} classes that are found least often.` : "";
+  const found = data.predictions, some = found.classes.length < found.of ? ` Shows the ${found.classes.length} of ${found.of} classes with the lowest recall.` : "";
   if (found.kind === "confusion") {
     $("choose-cell").hidden = false;
     options("predicted-cell", Object.keys(found.cells), i => cells[i].name);
     $("predicted-cell").addEventListener("change", drawPredictions);
-    $("predictions-caption").textContent = `Shares of each true class in %, all seeds together: green what is right, orange what is taken for another.${some}`;
-  } else $("predictions-caption").textContent = "Average precision of every class that has a positive, mean over seeds.";
+    $("predictions-caption").textContent = `Percentage of each true class, over all seeds: correct predictions in green, confusions in orange.${some}`;
+  } else $("predictions-caption").textContent = "Average precision of each class with positive samples, averaged over seeds.";
 }
 draw();
 fillDifferences();

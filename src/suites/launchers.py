@@ -15,7 +15,7 @@ from time import monotonic
 
 from datamodules import UserError
 
-from ..training.progress import format_duration
+from ..config.command import format_duration
 
 SBATCH = Path("configs/slurm/run.sbatch")
 

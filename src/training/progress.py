@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from datamodules.core.order import rank_and_world
 from datamodules.core.progress import LOG_EVERY_SECONDS
 
+from ..config.command import format_duration
+
 WARMUP_STEPS = 3  # not timed: the first steps allocate memory, compile and fill caches
 
 
@@ -121,10 +123,3 @@ class RunProgress(ProgressBar):
             self.bar = None
 
     on_exception = lambda self, trainer, pl_module, exception: self.on_train_end(trainer, pl_module)  # noqa: E731
-
-
-def format_duration(seconds: float) -> str:
-    """Formats seconds as 2:03 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
