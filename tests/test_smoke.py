@@ -18,6 +18,7 @@ from tests.support import ROOT
 from tests.support.tiny import Tiny
 
 pytestmark = pytest.mark.smoke
+SMALL_COPIES = ("digits_ablations", "permuted_fashion_mnist")  # the variants of paper suites, on other data
 BUDGET = ("trainer.max_epochs", "data.fold", "data.fold_seed")  # overrides of how long, or on which fold, to train
 SMALLER = {
     "Perceiver": {"num_latents": 16, "latent_dim": 32},
