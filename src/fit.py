@@ -10,7 +10,8 @@ from .runs.wandb_logger import finish_wandb
 from .suites.definition import expand_variant
 
 DESCRIPTION = """Train the model of a config on its data, test it, and keep everything in a run folder. Any value of the
-config can be changed on the command line: --trainer.max_epochs 3 --data.batch_size 32 --seed_everything 1."""
+config can be changed on the command line: --trainer.max_epochs 3 --data.batch_size 32 --seed_everything 1. --variant
+SUITE/NAME stands for the options of a suite's variant, such as perceiver_ablations/cross8_start."""
 
 
 def main(args: list[str] | None = None) -> Run:

@@ -57,17 +57,17 @@ def main(args: list[str] | None = None) -> list[Run]:
         again += ["--seeds", *map(str, options.seeds)] if options.seeds else []
         submit_to_slurm([wave for wave in waiting if wave], again, options.sbatch)
         return []
-    broken: list[Work] = []
+    failed: list[Work] = []
     for wave in waiting:
         ended = run_on_ray(wave, options.cpus, options.gpus) if options.on == "ray" else run_here(wave, options.jobs)
-        broken += [work for work, status in ended if status]
+        failed += [work for work, status in ended if status]
     runs = [run_of(work) for wave in waves for work in wave]
     finished = [run for run in runs if run.finished]
     if finished:
         print_runs(finished)
-    if broken:
-        commands = (f"{work.name}: python -m src.fit {shlex.join(work.options)}" for work in broken)
-        print(f"{len(broken)} of {len(runs)} runs broke:", *commands, sep="\n", file=sys.stderr)
+    if failed:
+        commands = (f"{work.name}: python -m src.fit {shlex.join(work.options)}" for work in failed)
+        print(f"{len(failed)} of {len(runs)} runs failed:", *commands, sep="\n", file=sys.stderr)
         sys.exit(1)
     return finished
 

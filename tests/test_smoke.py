@@ -1,4 +1,4 @@
-"""Every config and every variant of a suite trains for two steps and is evaluated, through src.fit, on tiny files.
+"""Every config and every variant of the papers trains for two steps and is evaluated, through src.fit, on tiny files.
 
 The files have the real formats of their data sets, but are small and few. The models are small too: the sizes below replace
 the config's, everything else stays.

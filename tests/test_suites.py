@@ -181,7 +181,7 @@ def test_the_runner_skips_what_is_finished_goes_on_after_what_breaks_and_says_so
         suite.main([str(path), "--runs_dir", str(runs), "--seeds", "5"])
     assert stopped.value.code == 1
     said = capfd.readouterr().err
-    assert "1 of 2 runs broke:\ntiny: broken, seed 5: python -m src.fit --config" in said
+    assert "1 of 2 runs failed:\ntiny: broken, seed 5: python -m src.fit --config" in said
     assert "has no option 'band': did you mean bands?" in said
     results = runs / "tiny" / "small" / "seed5" / "results.json"
     assert json.loads(results.read_text())["epochs"] == 1
@@ -223,8 +223,8 @@ def test_a_suite_on_ray_keeps_logs_and_goes_on_where_it_was(configs, tmp_path, c
         with pytest.raises(SystemExit):
             suite.main(options)
         said = capfd.readouterr()
-        assert "tiny: broken, seed 0: broke, see " in said.out
-        assert "1 of 2 runs broke:\ntiny: broken, seed 0: python -m src.fit" in said.err
+        assert "tiny: broken, seed 0: failed, see " in said.out
+        assert "1 of 2 runs failed:\ntiny: broken, seed 0: python -m src.fit" in said.err
         log = tmp_path / "runs" / "tiny" / "broken" / "seed0.log"
         assert "has no option 'band': did you mean bands?" in log.read_text()
         [run] = suite.main([*options, "--variants", "small"])  # finished: Ray has nothing to do

@@ -1,5 +1,5 @@
-"""Where the runs of a suite take place: here, one or several at a time; on Ray; as arrays of SLURM jobs. Each is a process
-of its own that goes on where an earlier one was stopped."""
+"""Where the runs of a suite take place: here, one or several at a time; on Ray; as arrays of SLURM jobs. Each run is a
+separate process that resumes where an earlier one was stopped."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SBATCH = Path("configs/slurm/run.sbatch")
 
 @dataclass(frozen=True)
 class Work:
-    """One run to make: its number in the suite, its name, what src.fit is told, and where its output is kept when others
-    write at the same time."""
+    """One run: its number in the suite, its name, the arguments of src.fit, and the log that gets its output when several
+    run at a time."""
 
     number: int
     name: str
@@ -36,8 +36,8 @@ class Work:
 
 
 def run_here(works: list[Work], jobs: int) -> Iterator[tuple[Work, int]]:
-    """Every piece of work with its exit status, as they finish. One at a time writes to the terminal; several at a time
-    share the cores and write to their logs."""
+    """Yield every run with its exit status as it finishes. A single run at a time writes to the terminal; several share
+    the cores and write to their logs."""
     if jobs == 1:
         for work in works:
             print(work.name, flush=True)
@@ -56,7 +56,7 @@ def run_here(works: list[Work], jobs: int) -> Iterator[tuple[Work, int]]:
 
 
 def run_on_ray(works: list[Work], cpus: float, gpus: float) -> Iterator[tuple[Work, int]]:
-    """The same on a Ray cluster: that of RAY_ADDRESS, else one of this machine alone. Its machines see this folder."""
+    """The same on the Ray cluster of RAY_ADDRESS, or on one started here. All its machines must see this folder."""
     try:
         import ray
     except ImportError as error:
@@ -83,7 +83,7 @@ def run_on_ray(works: list[Work], cpus: float, gpus: float) -> Iterator[tuple[Wo
             work = running.pop(done)
             try:
                 yield work, ray.get(done)
-            except ray.exceptions.RayError as error:  # its machine is gone, three times
+            except ray.exceptions.RayError as error:  # its machine was lost three times
                 print(f"{work.name}: {error}", file=sys.stderr)
                 yield work, 1
 
@@ -91,7 +91,7 @@ def run_on_ray(works: list[Work], cpus: float, gpus: float) -> Iterator[tuple[Wo
 
 
 def submit_to_slurm(waves: list[list[Work]], suite_options: list[str], sbatch_options: str) -> list[str]:
-    """One array of jobs for each wave, which waits for the one before it; returns their ids."""
+    """Submit one array of jobs for each wave, which waits for the wave before it; returns the job ids."""
     jobs: list[str] = []
     for works in waves:
         numbers = ",".join(str(work.number) for work in works)
@@ -110,10 +110,10 @@ def submit_to_slurm(waves: list[list[Work]], suite_options: list[str], sbatch_op
 
 
 def report(finished: Iterable[tuple[Work, int]], total: int) -> Iterator[tuple[Work, int]]:
-    """A line for each that finishes, with the time left."""
+    """Print a line for each run that finishes, with the estimated time left."""
     began = monotonic()
     for number, (work, status) in enumerate(finished, start=1):
         left = format_duration((monotonic() - began) / number * (total - number))
-        state = "done" if status == 0 else f"broke, see {work.log}"
+        state = "done" if status == 0 else f"failed, see {work.log}"
         print(f"{number}/{total}  {work.name}: {state}, {left} left", flush=True)
         yield work, status
