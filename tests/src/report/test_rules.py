@@ -107,6 +107,11 @@ def test_other_members_of_a_split_are_caught_whatever_the_seed(tmp_path):
     assert "test split: other members" in sorted_out(tmp_path)[1]["b/seed1"]
 
 
+@pytest.mark.parametrize(("samples", "equal"), [(640 - 32, True), (640 - 64, False)])
+def test_runs_that_ended_in_their_first_epoch_may_differ_by_less_than_a_step(samples, equal):
+    assert Budget(640, 64, 0, None).equals(Budget(samples, 32, 0, None), same_samples=True) == equal
+
+
 def test_any_budget_lets_cells_differ_but_not_the_seeds_of_one(tmp_path):
     make_run(tmp_path, "a", 0, steps=100)
     make_run(tmp_path, "b", 0, steps=200)
@@ -125,8 +130,8 @@ def test_runs_that_their_time_ended_have_that_time_as_budget(tmp_path):
     path = tmp_path / "made_up" / "b" / "seed0" / "environment.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "gpus": ["H100"]}))
     assert "on H100" in sorted_out(tmp_path)[1]["b/seed0"]
-    ended_by_steps = make_run(tmp_path, "d", 0, steps=100, config=limited | {"trainer.max_steps": 100})
-    assert Budget.of(Record.of(Run(ended_by_steps))).time is None
+    for cell, ended in (("d", {"trainer.max_steps": 100}), ("e", {"trainer.max_epochs": 1})):
+        assert Budget.of(Record.of(Run(make_run(tmp_path, cell, 0, steps=100, config=limited | ended)))).time is None
 
 
 def test_another_metric_definition_is_caught_and_an_older_run_without_one_is_not(tmp_path):
