@@ -135,6 +135,12 @@ def test_evaluation_on_one_rank_covers_every_index_exactly_once_in_order(size):
     assert len(steps) == len(order)
     assert [ref.index for step in steps for ref in step if ref.real] == list(range(size))
     assert all(len(step) == BATCH for step in steps)
+    assert {ref.epoch for step in steps for ref in step} == {0}
+
+
+def test_training_begins_with_epoch_0_and_may_take_all_samples_in_one_step():
+    (step,) = OrderedBatches(BATCH, BATCH, seed=3, training=True)
+    assert [ref.index for ref in step] == epoch_order(BATCH, seed=3, epoch=0)
 
 
 def test_training_shuffles_anew_each_epoch_and_repeats_nothing_within_one(one_rank):

@@ -90,8 +90,26 @@ def test_other_batches_may_leave_out_other_samples_at_the_end_of_epochs_and_no_m
     make_run(tmp_path, "a", 0, config={"data.init_args.batch_size": 64}, steps=18 * 5, results={"epochs": 5})
     make_run(tmp_path, "b", 0, config={"data.init_args.batch_size": 32}, steps=37 * 5, results={"epochs": 5})
     assert sorted_out(tmp_path)[1] == {}  # 1,197 samples, as steps of 64 and of 32
-    make_run(tmp_path, "c", 0, config={"data.init_args.batch_size": 32}, steps=37 * 6, results={"epochs": 6})
-    assert sorted_out(tmp_path)[1] == {"c/seed0": "budget: 7,104 training samples, not 5,760 training samples"}
+    make_run(tmp_path, "c", 0, config={"data.init_args.batch_size": 32}, steps=190, results={"epochs": 5})
+    assert sorted_out(tmp_path)[1] == {"c/seed0": "budget: 6,080 training samples, not 5,760 training samples"}
+
+
+def test_the_budget_is_in_samples_and_that_of_a_probe_is_what_it_read(tmp_path):
+    trained = make_run(tmp_path, "a", 0, steps=10, config={"trainer.accumulate_grad_batches": None})
+    probe = make_run(tmp_path, "b", 0, steps=0, results={"epochs": 2})
+    assert [Budget.of(Record.of(Run(folder))).samples for folder in (trained, probe)] == [10 * 64, 2 * 500]
+
+
+def test_other_members_of_a_split_are_caught_whatever_the_seed(tmp_path):
+    make_run(tmp_path, "a", 0)
+    others = {name: {"samples": 500, "keys_sha256": "other"} for name in ("train", "val", "test")}
+    make_run(tmp_path, "b", 1, data={"splits": others})
+    assert "test split: other members" in sorted_out(tmp_path)[1]["b/seed1"]
+
+
+@pytest.mark.parametrize(("samples", "equal"), [(640 - 32, True), (640 - 64, False)])
+def test_runs_that_ended_in_their_first_epoch_may_differ_by_less_than_a_step(samples, equal):
+    assert Budget(640, 64, 0, None).equals(Budget(samples, 32, 0, None), same_samples=True) == equal
 
 
 def test_any_budget_lets_cells_differ_but_not_the_seeds_of_one(tmp_path):
@@ -105,15 +123,15 @@ def test_any_budget_lets_cells_differ_but_not_the_seeds_of_one(tmp_path):
 def test_runs_that_their_time_ended_have_that_time_as_budget(tmp_path):
     limited = {"trainer.max_time": "00:01:00:00", "trainer.max_steps": -1, "trainer.max_epochs": None}
     make_run(tmp_path, "a", 0, steps=100, config=limited)
-    make_run(tmp_path, "b", 0, steps=700, config=limited)
-    assert sorted_out(tmp_path)[1] == {}
     make_run(tmp_path, "c", 0, steps=100)
     assert "budget" in sorted_out(tmp_path)[1]["c/seed0"]
+    make_run(tmp_path, "b", 0, steps=700, config=limited)
+    assert sorted_out(tmp_path)[1].keys() == {"c/seed0"}
     path = tmp_path / "made_up" / "b" / "seed0" / "environment.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "gpus": ["H100"]}))
     assert "on H100" in sorted_out(tmp_path)[1]["b/seed0"]
-    ended_by_steps = make_run(tmp_path, "d", 0, steps=100, config=limited | {"trainer.max_steps": 100})
-    assert Budget.of(Record.of(Run(ended_by_steps))).time is None
+    for cell, ended in (("d", {"trainer.max_steps": 100}), ("e", {"trainer.max_epochs": 1})):
+        assert Budget.of(Record.of(Run(make_run(tmp_path, cell, 0, steps=100, config=limited | ended)))).time is None
 
 
 def test_another_metric_definition_is_caught_and_an_older_run_without_one_is_not(tmp_path):
@@ -132,10 +150,12 @@ def test_the_largest_set_that_agrees_is_kept_and_of_equal_ones_the_first(tmp_pat
 
 def test_seeds_of_a_cell_need_equal_configs_but_for_what_is_made_of_the_seed(tmp_path):
     for seed in range(3):
-        weights = {"model.init_args.weights": f"{tmp_path}/half/seed{seed}", "data.init_args.mask_seed": seed}
-        make_run(tmp_path, "a", seed, config=weights)
+        root = tmp_path / f"runs{seed}"
+        weights = {"model.init_args.weights": f"{root}/half/seed{seed}", "data.init_args.mask_seed": seed}
+        where = {"data.init_args.num_workers": seed, "trainer.devices": seed, "trainer.enable_checkpointing": seed > 1}
+        make_run(root, "a", seed, config=weights | where)
     assert sorted_out(tmp_path)[1] == {}
-    make_run(tmp_path, "a", 3, config={**weights, "data.init_args.mask_seed": 3, "model.init_args.lr": 0.1})
+    make_run(root, "a", 3, config={**weights, "data.init_args.mask_seed": 3, "model.init_args.lr": 0.1})
     (reason,) = sorted_out(tmp_path)[1].values()
     assert reason == (
         "config: differs from the other seeds of its variant (model.init_args.lr 0.1, not 0.01 and 1 more)"
@@ -155,6 +175,28 @@ def test_the_difference_of_configs_is_told_without_the_options_of_another_class(
     _, (out,) = split_runs([Record.of(run) for run in find_runs([tmp_path])], "test")
     assert out.changes == {"model.class_path": ("src.tasks.LinearProbe", "src.tasks.Classification")}
     assert name_of(out.reference) == "a/seed0"
+
+
+def test_an_option_that_happens_to_equal_the_seed_is_a_difference(tmp_path):
+    for seed in (1, 2):
+        make_run(tmp_path, "a", seed, config={"model.init_args.depth": seed})
+    assert "model.init_args.depth 2, not 1" in sorted_out(tmp_path)[1]["a/seed2"]
+
+
+def test_an_option_that_one_seed_alone_has_is_a_difference(tmp_path):
+    make_run(tmp_path, "a", 0)
+    make_run(tmp_path, "a", 1, config={"model.init_args.dropout": 0.1})
+    said = "config: not that of the cell's other seeds (model.init_args.dropout 0.1, not (absent))"
+    assert sorted_out(tmp_path)[1] == {"a/seed1": said}
+
+
+def test_a_run_of_another_cell_is_shown_with_all_that_differs_but_the_model(tmp_path):
+    make_run(tmp_path, "a", 0)
+    make_run(tmp_path, "a", 1)
+    config = {"model.init_args.lr": 0.5, "data.init_args.sides": 3}
+    make_run(tmp_path, "b", 0, config=config, data={"fingerprint": "b" * 64})
+    _, (out,) = split_runs([Record.of(run) for run in find_runs([tmp_path])], "test")
+    assert out.changes == {"data.init_args.sides": (3, "(absent)")}
 
 
 def test_an_older_run_of_the_same_seed_does_not_count_twice(tmp_path):

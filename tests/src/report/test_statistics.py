@@ -47,6 +47,9 @@ def test_intervals_are_scipys():
     found = student_interval(values)
     assert (found.low, found.high) == pytest.approx(tuple(stats.ttest_1samp(values, 0).confidence_interval(0.95)))
     assert found.half == pytest.approx(found.high - found.mean)
+    assert -found == Interval(-found.mean, -found.high, -found.low, 4)
+    two = student_interval(values[:2])
+    assert (two.low, two.high) == pytest.approx(tuple(stats.ttest_1samp(values[:2], 0).confidence_interval(0.95)))
     others = [0.70, 0.70, 0.66, 0.73]
     paired = paired_interval(dict(enumerate(values)), {**dict(enumerate(others)), 9: 0.1})
     wanted = stats.ttest_rel(values, others).confidence_interval(0.95)
@@ -70,6 +73,7 @@ def test_bootstrap_is_scipys_and_repeats_in_any_amount_of_memory(monkeypatch):
     assert found.mean == pytest.approx(difference.mean())
     monkeypatch.setattr(statistics, "AT_ONCE", 90_000)  # 300 draws at a time, the last 100 alone
     assert bootstrap_intervals(difference[:, None]) == [found]
+    assert bootstrap_intervals(np.ones((5, 1)), resamples=1) == [Interval(1, 1, 1, 5)]
 
 
 def test_bootstrap_of_paired_top1_holds_the_true_difference_in_95_percent():
@@ -114,6 +118,7 @@ def test_contributions_to_map_have_it_as_their_mean_and_its_slope_in_the_weights
     scores, target = scored(generator, 300, 1.0)
     scores = np.round(scores, 1)  # with ties
     target[:, 4] = 0  # a class without a positive does not count
+    scores[5, 0], target[5, 0] = -9, 1  # a positive behind all others
     parts = precision_contributions({"scores": scores, "target": target})
     assert parts.mean() == pytest.approx(average_precision(scores, target), abs=1e-12)
     # a sample counted many times more, the others as often: how the metric moves with its weight
@@ -147,3 +152,6 @@ def test_metrics_without_contributions_have_none():
     assert correct(predictions).tolist() == [1.0, 0.0]
     assert precision_contributions(predictions) is None
     assert metric_named("loss").contributions is None
+    scores = {"target": np.array([[0], [1]]), "scores": np.array([[0.1], [0.2]])}
+    assert precision_contributions(scores).mean() == 1
+    assert correct(scores) is None
