@@ -132,7 +132,7 @@ def test_evaluation_never_mixes(name):
 
 @pytest.mark.parametrize("option", ["mixup", "cutmix"])
 def test_an_alpha_below_zero_is_refused(option):
-    with pytest.raises(UserError, match=f"{option} -0.5 is no alpha"):
+    with pytest.raises(UserError, match=f"{option} -0.5 is not a valid alpha"):
         Digits(**{option: -0.5})
 
 

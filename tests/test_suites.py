@@ -162,6 +162,7 @@ def test_overrides_and_budget_become_options_with_seed_and_place_of_the_run(conf
         "--config": str(configs / "digits_perceiver.yaml"),
         "--runs_dir": "there",
         "--experiment": "tiny",
+        "--suite": str(configs / "suites" / "tiny.yaml"),
         "--cell": "small",
         "--seed_everything": "2",
         "--trainer.max_time": "00:00:10:00",

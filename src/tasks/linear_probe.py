@@ -122,7 +122,7 @@ class LinearProbe(Classification):
         self.gathered = []
         own = [torch.cat(part) for part in parts]
         wholes: Any = self.all_gather(own)
-        # ranks take turns in a step, see `datamodules.order`
+        # ranks take turns in a step, see `datamodules.core.order`
         turns = (whole.reshape(-1, *part.shape).transpose(0, 1) for whole, part in zip(wholes, own, strict=True))
         return tuple(turn.flatten(0, 1) for turn in turns)
 

@@ -37,6 +37,7 @@ class Tiny:
             "Coco": ("coco", coco),
             "Composed": ("composed", {"scenes": [4, 2, 2]}),
             "Dialpad": ("dialpad", {"clips": [6, 4, 4], "decode_workers": 1}),
+            "Diabetes": (None, {}),
             "Digits": (None, {}),
             "FashionMNIST": ("fashion", {}),
             "Furniture": ("furniture", {}),

@@ -186,7 +186,7 @@ def test_an_option_that_happens_to_equal_the_seed_is_a_difference(tmp_path):
 def test_an_option_that_one_seed_alone_has_is_a_difference(tmp_path):
     make_run(tmp_path, "a", 0)
     make_run(tmp_path, "a", 1, config={"model.init_args.dropout": 0.1})
-    said = "config: not that of the cell's other seeds (model.init_args.dropout 0.1, not (absent))"
+    said = "config: differs from the other seeds of its variant (model.init_args.dropout 0.1, not (absent))"
     assert sorted_out(tmp_path)[1] == {"a/seed1": said}
 
 

@@ -194,7 +194,7 @@ def test_padding_is_not_trained_on(scenes):
 
 def rank_metrics(rank: int, world: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-    truth, metrics = torch.load(folder / "targets.pt", weights_only=True), DetectionMetrics()
+    truth, metrics = torch.load(folder / "targets.pt", weights_only=False), DetectionMetrics()
     mine = truth[rank::world] if rank < 2 else []  # the third rank has but padding
     if rank < 2 and world == 3:
         mine = truth[rank::2]
@@ -223,9 +223,9 @@ def test_operations_are_those_of_backbone_pyramid_and_heads(scenes):
 
 def test_what_does_not_fit_is_refused_in_one_line(scenes):
     spec = scenes.spec
-    with pytest.raises(UserError, match="Perceiver has none: use ResNet"):
+    with pytest.raises(UserError, match="Perceiver has no feature maps"):
         detector(spec, partial(Perceiver, num_latents=4, latent_dim=8))
-    with pytest.raises(UserError, match="ViT has one grid"):
+    with pytest.raises(UserError, match="ViT has no feature maps"):
         detector(spec, partial(ViT, name="vit_tiny_patch16_224"))
     with pytest.raises(UserError, match=r"anchor_sizes \[8, 16\] are 2: give 5, one for each of the 4 feature maps"):
         detector(spec, anchor_sizes=(8, 16))
