@@ -231,7 +231,7 @@ def test_what_does_not_fit_is_refused_in_one_line(scenes):
         detector(spec, anchor_sizes=(8, 16))
     with pytest.raises(UserError, match="Detection needs detection data"):
         detector(Digits(bands=1).spec)
-    with pytest.raises(UserError, match=r"these have boxes and masks: use src\.tasks\.Detection"):
+    with pytest.raises(UserError, match="needs single_label or multi_label data, these are detection"):
         Classification(spec, partial(Perceiver, num_latents=4, latent_dim=8))
 
 
