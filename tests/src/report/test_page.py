@@ -132,7 +132,7 @@ def test_choices_redraw_the_page(browser, pages):
 def test_places_that_differ_stand_side_by_side(pages):
     text = pages["many"].read_text()
     assert '<tr><th scope="row">package numpy</th><td>1.0</td><td>2.3.0</td><td>1.1</td></tr>' in text
-    assert "All runs took place in the same environment" in pages["labels"].read_text()
+    assert "All runs were made in the same environment" in pages["labels"].read_text()
 
 
 def test_names_are_escaped_and_the_left_out_are_told_with_their_reason(pages):

@@ -56,7 +56,7 @@ def test_sigterm_saves_amid_an_epoch_and_a_truncated_checkpoint_is_passed_over(w
     status, said = faults.finish(process)
     assert status == 143
     step = int(
-        re.search(r"stopped by SIGTERM after step (\d+); the last checkpoint is after step \1: the same", said)[1]
+        re.search(r"stopped by SIGTERM after step (\d+); the last checkpoint is after step \1: run it again", said)[1]
     )
     assert torch.load(checkpoint(tmp_path), weights_only=True)["global_step"] == step
     resumed = tmp_path / "copy"
@@ -118,11 +118,12 @@ def test_a_run_goes_on_with_its_own_options_and_data_alone(whole):
     other = json.loads(json.dumps(config))
     other["model"]["init_args"]["dropout"] = 0.2
     with pytest.raises(UserError, match=r"began with model.init_args.dropout 0.1, this is 0.2: give the options"):
-        run.go_on(other, data, "id")
-    with pytest.raises(UserError, match="began on other data"):
-        run.go_on(config, data | {"fingerprint": "0"}, "id")
+        run.check_unchanged(config, other, data)
+    with pytest.raises(UserError, match="began with other data"):
+        run.check_unchanged(config, config, data | {"fingerprint": "0"})
     other = config | {"runs_dir": "elsewhere", "trainer": config["trainer"] | {"devices": 8, "strategy": "fsdp"}}
-    run.go_on(other, data, "id")
+    run.check_unchanged(config, other, data)
+    run.resume("id")
     (whole / "environment.1.json").unlink()
 
 
