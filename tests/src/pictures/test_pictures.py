@@ -19,7 +19,7 @@ from src.pictures.permuted import original_indices, unpermute, unpermute_array
 from src.pictures.receptive_fields import draw_importance, draw_receptive_fields, gradient_norms, half_area
 from src.pictures.samples import draw_samples, load_samples
 from src.pictures.views import VIEWS, Video, characters, overlay, upsample
-from src.tasks import Classification, Detection, LinearProbe
+from src.tasks import Classification, Detection, LinearProbe, Regression
 
 SMALL_PERCEIVER = partial(
     Perceiver, num_latents=6, latent_dim=16, cross_attends=2, self_attends_per_block=1, self_heads=2
@@ -27,7 +27,8 @@ SMALL_PERCEIVER = partial(
 
 
 def classified(data: ByteArrayDataModule, count: int = 3, backbone=SMALL_PERCEIVER):
-    task = Classification(data.spec, backbone).eval()
+    kind = Regression if data.spec.task == "regression" else Classification
+    task = kind(data.spec, backbone).eval()
     return task, load_samples(task, data, "test", count)
 
 
