@@ -70,13 +70,13 @@ def compose_split(folder: Path, split: SplitName, count: int, objects: Split, si
     images: list[dict] = []
     annotations: list[dict] = []
     for number in track(range(1, count + 1), f"composing {split} scenes in {folder}", total=count, unit="scenes"):
-        scene, things = compose_scene(pixels, side, np.random.default_rng(hashed_seed("composed", split, number)))
+        scene, placed = compose_scene(pixels, side, np.random.default_rng(hashed_seed("composed", split, number)))
         file = f"{number:06d}.jpg"
         Image.fromarray(scene).save(folder / split / file, quality=92)
         images.append({"id": number, "file_name": file, "height": side, "width": side})
         annotations += [
             annotation(mask, id=len(annotations) + place, image_id=number, category_id=labels[row] + 1)
-            for place, (row, mask) in enumerate(things, start=1)
+            for place, (row, mask) in enumerate(placed, start=1)
         ]
     return {"images": images, "annotations": annotations}
 

@@ -22,6 +22,7 @@ COMMAND_OPTIONS = (
     "experiment",
     "cell",
     "suite",
+    "variant",
     "runs_dir",
     "resume",
     "compile",
