@@ -6,6 +6,7 @@ import argparse
 from importlib import import_module
 
 from .config.command import run_command
+from .config.package import command_name
 
 BENCHMARKS = {
     "backbones": "training step of every backbone on the same batch",
@@ -19,7 +20,7 @@ MODULES = {"lambda": "lambda_layers"}  # where the module has another name
 
 
 def main(args: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser("python -m src.benchmark", description=__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(command_name("benchmark"), description=__doc__, allow_abbrev=False)
     benchmarks = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, summary in BENCHMARKS.items():
         benchmark = benchmarks.add_parser(name, help=summary, description=summary, allow_abbrev=False)
@@ -30,7 +31,7 @@ def main(args: list[str] | None = None) -> None:
             benchmark.add_argument("--shapes", nargs="+", help="any of small, audioset, imagenet, imagenet_2")
     options = vars(parser.parse_args(args))
     name = options.pop("name")
-    module = import_module(f"src.benchmarks.{MODULES.get(name, name)}")
+    module = import_module(f".benchmarks.{MODULES.get(name, name)}", __package__)
     module.run(**{key: value for key, value in options.items() if value is not None})
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import os
 import secrets
-import sys
 from collections.abc import Sequence
+from functools import reduce
+from importlib.util import find_spec
+from operator import or_
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning as L
 import yaml
@@ -21,13 +23,13 @@ from lightning.pytorch.strategies import Strategy
 from datamodules import ByteArrayDataModule, UserError
 
 from .config.class_paths import with_current_class_paths
+from .config.package import command_name, with_shipped_configs
 from .config.trust import check_configs
 from .metrics.logged import metrics_of
 from .metrics.registry import main_metric
 from .runs.environment import peak_memory
 from .runs.folder import Run, load_checkpoint
 from .runs.results import Results
-from .runs.wandb_logger import PatientWandbLogger
 from .suites.definition import load_suite
 from .tasks.base import Task
 from .training.checkpointing import Checkpointing
@@ -55,11 +57,10 @@ class ByteBenchCLI(LightningCLI):
 
     Args:
         args: the command line.
-        description: of the command, for its help.
         recording: False builds a trainer that logs and saves nothing, for evaluation.
     """
 
-    def __init__(self, args: Sequence[str], description: str, recording: bool = True) -> None:
+    def __init__(self, args: Sequence[str], recording: bool = True) -> None:
         self.recording = recording
         super().__init__(
             Task,
@@ -73,10 +74,9 @@ class ByteBenchCLI(LightningCLI):
             parser_kwargs={
                 "allow_abbrev": False,
                 "exit_on_error": False,
-                "description": description,
-                "prog": f"python -m {Path(sys.argv[0]).parent.name}.{Path(sys.argv[0]).stem}",
+                "prog": command_name("fit"),
             },
-            args=list(args),
+            args=with_shipped_configs(args),
             run=False,
         )
 
@@ -100,6 +100,7 @@ class ByteBenchCLI(LightningCLI):
             "--suite", help="the suite file that the run belongs to: its published figures are recorded"
         )
         parser.add_argument("--tags", type=list[str], default=[], help="tags in W&B")
+        integers_stay_integers(parser)
         parser.link_arguments("seed_everything", "data.init_args.seed")
         parser.link_arguments("data.spec", "model.init_args.data_spec", apply_on="instantiate")
 
@@ -141,6 +142,10 @@ class ByteBenchCLI(LightningCLI):
         if self.config["resume"] and (self.run.folder / "environment.json").is_file() and not self.run.finished:
             self.wandb_id = self.run.read("environment.json")["wandb_id"]
         self.csv = CSVLogger(str(self.run.folder), name="", version="")
+        if not wandb_wanted():
+            return [self.csv]
+        from .runs.wandb_logger import PatientWandbLogger  # imports wandb: seconds
+
         return [
             self.csv,
             PatientWandbLogger(
@@ -153,6 +158,13 @@ class ByteBenchCLI(LightningCLI):
                 config=self.full_config(),
             ),
         ]
+
+    def finish_wandb(self) -> None:
+        """End the W&B run, if there is one."""
+        if wandb_wanted():
+            from .runs.wandb_logger import finish_wandb
+
+            finish_wandb(self.run)
 
     def open_run(self) -> Path | None:
         """Begin the run folder, or resume it with --resume auto; returns the checkpoint to resume from, if there is one."""
@@ -220,6 +232,19 @@ class ByteBenchCLI(LightningCLI):
         return config
 
 
+def integers_stay_integers(parser: LightningArgumentParser) -> None:
+    """Makes `--trainer.limit_test_batches 1` one batch, and 1.0 all batches.
+
+    Python keeps one object for Optional[Union[int, float]] and Optional[Union[float, int]]: the one that some library asked
+    for first. jsonargparse tries the types of a union in order, and would make 1.0 of 1.
+    """
+    actions: list[Any] = parser._actions
+    for action in actions:
+        kinds = get_args(getattr(action, "_typehint", None))
+        if int in kinds and float in kinds and kinds.index(float) < kinds.index(int):
+            action._typehint = reduce(or_, (int, *(kind for kind in kinds if kind is not int)))
+
+
 def check_averaging(strategy: Strategy | str, callbacks: list) -> None:
     """Raises UserError where averaged weights, which every rank keeps whole, meet sharded ones."""
     if isinstance(strategy, FullyShard) and any(isinstance(callback, WeightAveraging) for callback in callbacks):
@@ -227,6 +252,11 @@ def check_averaging(strategy: Strategy | str, callbacks: list) -> None:
             "averaged weights (EMAWeightAveraging) do not go with --trainer.strategy fsdp: use ddp, or leave "
             "them out with --trainer.callbacks null"
         )
+
+
+def wandb_wanted() -> bool:
+    """Whether runs are logged to W&B: where it is installed, but with WANDB_MODE=disabled."""
+    return find_spec("wandb") is not None and os.environ.get("WANDB_MODE") != "disabled"
 
 
 def as_list(value: object) -> list:

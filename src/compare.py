@@ -5,14 +5,13 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from . import api
 from .config.command import Parser, run_command
-from .report.comparison import Comparison, compare_runs
-from .report.html import html_page
+from .config.package import command_name
+from .report.comparison import Comparison
 from .report.table import print_runs, runs_frame
 from .report.text import latex, markdown, print_comparison
-from .report.wandb_report import log_comparison
-from .runs.folder import find_runs, find_unfinished
-from .runs.wandb_logger import fetch_runs
+from .runs.folder import find_runs
 
 DESCRIPTION = """Compare finished runs. One row per run, then one row per variant (cell): its mean over seeds with a 95 %
 interval, the difference from one variant over seeds and over test samples, published values, and costs. Runs that cannot be
@@ -22,7 +21,7 @@ src/report/rules.py has the rules."""
 
 def main(args: list[str] | None = None) -> Comparison:
     """Prints the comparison, writes the files that the options name, and returns it."""
-    parser = Parser("python -m src.compare", description=DESCRIPTION, allow_abbrev=False)
+    parser = Parser(command_name("compare"), description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN_OR_FOLDER", help="run folders, or folders of them")
     parser.add_argument("--from-wandb", metavar="ENTITY/PROJECT[/GROUP]", help="runs on W&B's server")
     parser.add_argument("--split", choices=("val", "test"), default="test")
@@ -47,10 +46,11 @@ def main(args: list[str] | None = None) -> Comparison:
     with tempfile.TemporaryDirectory() as fetched:
         runs = find_runs(options.runs)
         if options.from_wandb:
+            from .runs.wandb_logger import fetch_runs  # imports wandb: seconds
+
             runs += fetch_runs(options.from_wandb, Path(fetched))
-        comparison = compare_runs(
-            runs, options.split, options.against, options.any_budget, find_unfinished(options.runs)
-        )
+        places = [*options.runs, fetched] if options.from_wandb else options.runs
+        comparison = api.compare(places, split=options.split, against=options.against, any_budget=options.any_budget)
         print_runs(runs, options.split)
         print_comparison(comparison)
         frame = runs_frame(runs, options.split)
@@ -58,10 +58,16 @@ def main(args: list[str] | None = None) -> Comparison:
         if options.csv:
             write(options.csv, frame.to_csv(index=False))
             write(options.csv.with_stem(f"{options.csv.stem}_cells"), comparison.frame().to_csv(index=False))
-        for path, form in ((options.markdown, markdown), (options.latex, latex), (options.html, html_page)):
+        for path, form in ((options.markdown, markdown), (options.latex, latex)):
             if path:
                 write(path, form(comparison))
+        if options.html:
+            from .report.html import html_page  # imports matplotlib and torch: seconds
+
+            write(options.html, html_page(comparison))
         if options.wandb:
+            from .report.wandb_report import log_comparison
+
             log_comparison(comparison, frame)
     return comparison
 

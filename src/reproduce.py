@@ -12,9 +12,10 @@ from rich.table import Table
 
 from datamodules import UserError
 
-from . import fit
+from .api import fit
 from .cli import ByteBenchCLI
 from .config.command import Parser, run_command
+from .config.package import command_name
 from .report.table import console
 from .runs.environment import environment
 from .runs.folder import Run, flat
@@ -27,7 +28,7 @@ NOT_COMPARED = ("command", "wandb_id", "cpu_cores")  # of environment.json
 
 def main(args: list[str] | None = None) -> bool:
     """Returns True if all metrics and losses are equal, otherwise exits with 1."""
-    parser = Parser("python -m src.reproduce", description=DESCRIPTION, allow_abbrev=False)
+    parser = Parser(command_name("reproduce"), description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument(
         "--runs_dir",
@@ -50,7 +51,7 @@ def main(args: list[str] | None = None) -> bool:
     try:
         print_environments(original, environment())
         check_data(run, command)
-        again = fit.main(command)
+        again = fit(options=command)
     finally:
         torch.set_num_threads(threads)
     equal = print_differences(run, again)
@@ -77,7 +78,7 @@ def print_environments(original: dict, current: dict) -> None:
 
 def check_data(run: Run, command: list[str]) -> None:
     """Raises UserError if the data differ from those of the run."""
-    data = ByteBenchCLI(command, DESCRIPTION, recording=False).datamodule
+    data = ByteBenchCLI(command, recording=False).datamodule
     data.prepare_data()
     recorded = run.read("data.json")
     for name, value in data.describe().items():

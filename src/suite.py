@@ -11,6 +11,7 @@ from pathlib import Path
 from datamodules import UserError
 
 from .config.command import Parser, run_command
+from .config.package import command_name, find_config
 from .report.table import print_runs
 from .runs.folder import Run
 from .suites.definition import SUITES, Suite, Variant, load_suite
@@ -23,7 +24,7 @@ skipped and stopped runs resume, so the same command continues an interrupted su
 def main(args: list[str] | None = None) -> list[Run]:
     """Returns the finished runs; exits with 1 if any failed."""
     os.environ.pop("WANDB_RUN_ID", None)  # set by a sweep; each run needs its own
-    parser = Parser("python -m src.suite", description=DESCRIPTION, allow_abbrev=False)
+    parser = Parser(command_name("suite"), description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("suite", type=Path, help="a file in configs/suites")
     parser.add_argument("--seeds", type=int, nargs="+", help="these seeds instead of the suite's")
     parser.add_argument("--variants", nargs="+", help="run only these variants")
@@ -40,12 +41,13 @@ def main(args: list[str] | None = None) -> list[Run]:
     options = parser.parse_args(args)
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs} is below 1")
+    options.suite = Path(find_config(str(options.suite)))
     suite = load_suite(options.suite)
     chosen = [suite.variant(name) for name in options.variants] if options.variants else suite.variants
     if options.list:
         path = options.suite.resolve()
         name = suite.name if path.parent == SUITES.resolve() else path.with_suffix("")
-        print(*(f"python -m src.fit --variant {name}/{variant.name}" for variant in chosen), sep="\n")
+        print(*(f"{command_name('fit')} --variant {name}/{variant.name}" for variant in chosen), sep="\n")
         return []
     works = list(all_works(suite, options.seeds or suite.seeds, options.runs_dir))
     if options.task is not None:
@@ -66,7 +68,7 @@ def main(args: list[str] | None = None) -> list[Run]:
     if finished:
         print_runs(finished)
     if failed:
-        commands = (f"{work.name}: python -m src.fit {shlex.join(work.options)}" for work in failed)
+        commands = (f"{work.name}: {command_name('fit')} {shlex.join(work.options)}" for work in failed)
         print(f"{len(failed)} of {len(runs)} runs failed:", *commands, sep="\n", file=sys.stderr)
         sys.exit(1)
     return finished

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from datamodules.core.datamodule import SplitName
 
+from .api import load_run
 from .cli import ByteBenchCLI
 from .config.command import Parser, run_command
-from .evaluate import load_run
+from .config.package import command_name
 from .pictures.attention import draw_attention
 from .pictures.curves import draw_curves
 from .pictures.receptive_fields import draw_importance, draw_receptive_fields
@@ -23,7 +24,7 @@ receptive fields and, if the backbone has them, attention maps. Other options ov
 
 def main(args: list[str] | None = None) -> list[Path]:
     """Draws the pictures, prints their paths and returns them."""
-    parser = Parser("python -m src.visualize", description=DESCRIPTION, allow_abbrev=False)
+    parser = Parser(command_name("visualize"), description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument("--out", type=Path, help="folder to write to (default: RUN/pictures)")
     parser.add_argument("--samples", type=int, default=12, help="number of samples to draw (default: 12)")
@@ -36,7 +37,7 @@ def main(args: list[str] | None = None) -> list[Path]:
     if options.samples < 1:
         parser.error(f"--samples is {options.samples}: pass 1 or more")
 
-    cli = load_run(Run(options.run), options.checkpoint, overrides, DESCRIPTION)
+    cli = load_run(Run(options.run), options.checkpoint, overrides)
     written = draw_run(cli, options.run, options.out or options.run / "pictures", options.split, options.samples)
     for path in written:
         print(path)

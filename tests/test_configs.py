@@ -35,7 +35,7 @@ BUILT = set()  # configs with the overridden options
 
 def build(options: list[str]) -> ByteBenchCLI:
     """Model, data and trainer of a config, on one CPU. An option that does not exist raises an error."""
-    return ByteBenchCLI([*options, "--trainer.accelerator", "cpu", "--trainer.devices", "1"], "test")
+    return ByteBenchCLI([*options, "--trainer.accelerator", "cpu", "--trainer.devices", "1"])
 
 
 def on_meta(constructor: Callable) -> Callable:

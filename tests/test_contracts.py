@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+import src.compare as compare
+import src.evaluate as evaluate
+import src.fit as fit
 from datamodules import DataSpec, Diabetes, Digits, UserError
-from src import compare, evaluate, fit
 from src.backbones import Backbone
 from src.metrics.registry import METRICS, Metric, register
 from src.runs.folder import Run

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from src import compare, evaluate, fit
+import src.compare as compare
+import src.evaluate as evaluate
+import src.fit as fit
 from tests.support import ROOT
 
 OPTIONS = [

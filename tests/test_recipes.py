@@ -15,9 +15,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.nn import functional as F
 
+import src.evaluate as evaluate
+import src.fit as fit
 from datamodules import Batch, Digits, UserError
 from datamodules.images.mixing import Mixing
-from src import evaluate, fit
 from src.backbones import LambdaResNet, Perceiver
 from src.runs.folder import Run, load_checkpoint
 from src.tasks import Classification

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src import fit
+import src.fit as fit
 from src.suites.definition import SUITES, expand_variant, load_suite
 from tests.support import ROOT
 from tests.support.tiny import Tiny

@@ -1,18 +1,6 @@
 """Backbones: `Backbone(data_spec, ...)`, called with a dict of byte arrays, give features (B, N, num_features)."""
 
-from .base import Backbone
-from .baselines import EfficientNet, ResNet, Transformer, ViT
-from .lambda_networks import LambdaLayer, LambdaNet, LambdaResNet
-from .perceiver import Perceiver
+import lazy_loader
 
-__all__ = [
-    "Backbone",
-    "EfficientNet",
-    "LambdaLayer",
-    "LambdaNet",
-    "LambdaResNet",
-    "Perceiver",
-    "ResNet",
-    "Transformer",
-    "ViT",
-]
+# The names stand in __init__.pyi; each is imported when it is first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -24,6 +24,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from datamodules.core.progress import track
 
 from ..cli import ByteBenchCLI
+from ..config.package import NAME
 from .measure import save, synchronise
 
 CONFIG = ("--config", "configs/digits_perceiver.yaml", "--trainer.limit_val_batches", "0")
@@ -70,7 +71,7 @@ def build(size: str, folder: str) -> ByteBenchCLI:
         "--trainer.devices",
         "1",
     )
-    return ByteBenchCLI(options, "overhead")
+    return ByteBenchCLI(options)
 
 
 def plain_loop(cli: ByteBenchCLI) -> Iterator[None]:
@@ -112,7 +113,7 @@ def throughput(processes: int, threads: int, folder: str) -> float:
     command = (*CONFIG, *SIZES["larger"], "--trainer.max_epochs", "4", "--runs_dir", str(runs), *ranks)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "WANDB_MODE": "disabled"}
     done = subprocess.run(
-        [sys.executable, "-m", "src.fit", *command], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", f"{NAME}.fit", *command], env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(done.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import signal
 import sys
@@ -14,6 +15,7 @@ from typing import NoReturn
 from datamodules import UserError
 
 from .error_messages import external_failure, is_user_error, one_line
+from .lean_imports import import_lean
 
 STOPPED = 128 + signal.SIGTERM  # exit code of an interrupted run
 
@@ -34,6 +36,8 @@ def run_command(main: Callable[[list[str]], object]) -> None:
     args = sys.argv[1:]
     debug = "--debug" in args
     quiet_libraries()
+    import_lean()
+    gc.set_threshold(100_000)  # imports make a million objects and no garbage; looking for it takes 0.6 s
     try:
         main([arg for arg in args if arg != "--debug"])
     except SystemExit as error:

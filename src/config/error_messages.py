@@ -15,6 +15,8 @@ from typing import Any
 
 from datamodules import UserError
 
+from .package import NAME
+
 # Options of the commands that take a config, besides data, model and trainer
 COMMAND_OPTIONS = (
     "config",
@@ -30,7 +32,7 @@ COMMAND_OPTIONS = (
     "tags",
 )
 # Searched for class names given without a package
-PACKAGES = ("datamodules", "src.tasks", "src.backbones", "src.optim", "timm.optim", "torch.optim")
+PACKAGES = ("datamodules", f"{NAME}.tasks", f"{NAME}.backbones", f"{NAME}.optim", "timm.optim", "torch.optim")
 # Constructor parameters that are not config options
 NOT_OPTIONS = ("self", "args", "kwargs", "data_spec", "params", "defaults")
 CONSTRUCTOR_FAILED = "Does not validate against any"  # prefix of jsonargparse's message
@@ -108,6 +110,7 @@ def explain(text: str) -> str | None:
         return f"trainer has no option {found[1]!r}{suggest(found[1], parameters(trainer_class()))}"
     if found := re.search(r"unrecognized arguments: (\S+)", message):
         return unknown_option(found[1])
+    message = re.sub(r"No (\S+) attribute (\w+)", r"module '\1' has no attribute '\2'", message)  # lazy_loader's words
     if found := re.search(r"module '([^']+)' has no attribute '([^']+)'|No module named '([^']+)'", message):
         module, name = found[1] or "", found[2] or found[3]
         missing = f"{module} has no" if module else "there is no module"
@@ -169,7 +172,7 @@ def trainer_class() -> Any:
     return load("lightning.Trainer")
 
 
-def load(class_path: str) -> object:
+def load(class_path: str) -> Any:
     module, _, name = class_path.rpartition(".")
     return getattr(import_module(module), name)
 
@@ -179,7 +182,7 @@ def nearest_class(module: str, name: str) -> str:
     packages = [import_module(module)] if module else [import_module(package) for package in PACKAGES]
     paths = {}
     for package in packages:
-        names = [n for n, found in vars(package).items() if inspect.isclass(found)]
+        names = [name for name in dir(package) if name[0].isupper()]  # classes; dir() imports nothing
         names += [found.name for found in pkgutil.iter_modules(getattr(package, "__path__", ()))]
         paths |= {n: f"{package.__name__}.{n}" for n in names}
     near = difflib.get_close_matches(name, paths, n=1)

@@ -16,7 +16,10 @@ import yaml
 
 from datamodules import UserError
 
-PACKAGES = ("src", "datamodules", "torch", "torchvision", "torchmetrics", "lightning", "timm")
+from .class_paths import current
+from .package import NAME
+
+PACKAGES = (NAME, "datamodules", "torch", "torchvision", "torchmetrics", "lightning", "timm")
 DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
 
@@ -48,7 +51,7 @@ def check_configs(args: Sequence[str]) -> None:
         for where, text in strings_in(content):
             if inner := config_file(text, path.parent):
                 files.append(inner)
-            package = text.partition(".")[0]
+            package = current(text).partition(".")[0]
             if is_code(where, text) and package not in known:
                 raise UserError(
                     f"{path}: {where} is {text}, from an untrusted package: if you trust it, add --trust '[{package}]'"

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_masks
 from torch import Tensor, distributed
-from torchmetrics.detection import MeanAveragePrecision
+from torchmetrics.detection.mean_ap import MeanAveragePrecision
 
 from datamodules.detection.masks import decode_rle
 from datamodules.detection.targets import Annotation

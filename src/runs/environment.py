@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from ..config.package import CHECKOUT
+
 
 def environment() -> dict:
     """Where a run takes place: all that may change its numbers. An image has no git: BYTEBENCH_COMMIT tells."""
@@ -41,10 +43,9 @@ def environment() -> dict:
 
 def git(*args: str) -> str | None:
     """What git says of this checkout; None outside one, or without git."""
-    if shutil.which("git") is None:
+    if CHECKOUT is None or shutil.which("git") is None:
         return None
-    root = Path(__file__).parents[2]
-    done = subprocess.run(["git", "-C", root, *args], capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", "-C", CHECKOUT, *args], capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None
 
 

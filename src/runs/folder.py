@@ -19,20 +19,19 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
 
 import numpy as np
-import torch
 import yaml
-from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules import UserError
 
 from ..config.class_paths import with_current_class_paths
-from .environment import environment
 from .results import Results
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -43,13 +42,25 @@ PLACE_OPTIONS = {
 PLACE_OPTIONS |= {"runs_dir", "suite", "data.init_args.num_workers", "data.init_args.data_dir"}
 
 
+def rank_zero(method: Callable[..., None]) -> Callable[..., None]:
+    """A method that does nothing on other ranks than 0."""
+
+    @wraps(method)
+    def call(*args: Any, **options: Any) -> None:
+        from lightning.pytorch.utilities import rank_zero_only  # takes seconds; reading a run does without
+
+        rank_zero_only(method)(*args, **options)
+
+    return call
+
+
 @dataclass(frozen=True)
 class Run:
     """One run folder."""
 
     folder: Path
 
-    @rank_zero_only
+    @rank_zero
     def begin(self, config: dict, data: dict, wandb_id: str) -> None:
         """Make the folder, with config.yaml, data.json and environment.json. An older run of this name is kept as
         seed<k>.1, .2, ..."""
@@ -60,14 +71,18 @@ class Run:
                 number += 1
             folder.rename(kept)
             print(f"the run that was in {folder} is kept as {kept}", file=sys.stderr)
+        from .environment import environment  # imports torch
+
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         self.write("data.json", data)
         self.write("environment.json", {"wandb_id": wandb_id, **environment()})
 
-    @rank_zero_only
+    @rank_zero
     def resume(self, wandb_id: str) -> None:
         """Record that the run resumes here."""
+        from .environment import environment
+
         number = 1 + len(list(self.folder.glob("environment.*.json")))
         self.write(f"environment.{number}.json", {"wandb_id": wandb_id, **environment()})
 
@@ -122,14 +137,14 @@ class Run:
                     return path
         return None
 
-    @rank_zero_only
+    @rank_zero
     def write(self, name: str, content: dict | list) -> None:
         """Write a JSON file of the run to a temporary file and rename it; lists, which may be long, on one line."""
         aside = self.folder / f"{name}.part"
         aside.write_text(json.dumps(content, indent=1 if isinstance(content, dict) else None) + "\n")
         os.replace(aside, self.folder / name)
 
-    @rank_zero_only
+    @rank_zero
     def write_predictions(self, name: str, predictions: list[dict] | dict[str, np.ndarray]) -> None:
         """Write COCO's results as NAME.json, or arrays as NAME.npz."""
         if isinstance(predictions, list):
@@ -190,6 +205,8 @@ def load_checkpoint(path: Path) -> dict:
     """A checkpoint's content; only tensors and plain values are loaded, never code."""
     if not path.is_file():
         raise UserError(f"{path} is missing: train the run first, or name another checkpoint")
+    import torch
+
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, UnpicklingError) as error:

@@ -32,9 +32,10 @@ from datamodules import UserError
 
 from ..config.command import Parser
 from ..config.error_messages import suggest
+from ..config.package import CONFIGS
 from ..runs.results import Published, SuiteEntry
 
-SUITES = Path(__file__).parents[2] / "configs" / "suites"
+SUITES = CONFIGS / "suites"
 BUDGETS = ("max_epochs", "max_steps", "max_time")
 KEYS = ("seeds", "budget", "config", "variants", "matrix", "published", "folds", "published_for")
 
@@ -98,7 +99,7 @@ def expand_variant(args: Sequence[str]) -> list[str]:
 
     Raises UserError with the nearest name if the suite or the variant does not exist.
     """
-    parser = Parser("python -m src.fit", add_help=False, allow_abbrev=False)
+    parser = Parser("fit", add_help=False, allow_abbrev=False)
     parser.add_argument("--variant")
     parser.add_argument("--seed_everything", type=int)
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"))

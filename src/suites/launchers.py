@@ -16,8 +16,9 @@ from time import monotonic
 from datamodules import UserError
 
 from ..config.command import format_duration
+from ..config.package import CONFIGS, NAME
 
-SBATCH = Path("configs/slurm/run.sbatch")
+SBATCH = CONFIGS / "slurm" / "run.sbatch"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Work:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", "src.fit", *self.options]
+        return [sys.executable, "-m", f"{NAME}.fit", *self.options]
 
 
 def run_here(works: list[Work], jobs: int) -> Iterator[tuple[Work, int]]:
@@ -97,7 +98,7 @@ def submit_to_slurm(waves: list[list[Work]], suite_options: list[str], sbatch_op
         numbers = ",".join(str(work.number) for work in works)
         after = [f"--dependency=afterany:{jobs[-1]}"] if jobs else []
         command = ["sbatch", "--parsable", f"--array={numbers}", *after, *shlex.split(sbatch_options)]
-        command += [str(SBATCH), "src.suite", *suite_options]
+        command += [str(SBATCH), f"{NAME}.suite", *suite_options]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError as error:

@@ -1,8 +1,6 @@
 """Tasks: LightningModules of a backbone, a head, a loss and a metric."""
 
-from .classification import Classification
-from .detection import Detection
-from .linear_probe import LinearProbe
-from .regression import Regression
+import lazy_loader
 
-__all__ = ["Classification", "Detection", "LinearProbe", "Regression"]
+# The names stand in __init__.pyi; each is imported when it is first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,7 +1,6 @@
 """The lambda layer and networks built from it (LambdaNetworks)."""
 
-from .lambda_layer import LambdaLayer
-from .lambda_net import LambdaNet
-from .lambda_resnet import LambdaResNet
+import lazy_loader
 
-__all__ = ["LambdaLayer", "LambdaNet", "LambdaResNet"]
+# The names stand in __init__.pyi; each is imported when it is first used
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -8,9 +8,11 @@ import pytest
 import yaml
 from jsonargparse import Namespace
 
+import src.compare as compare
+import src.evaluate as evaluate
+import src.fit as fit
 from datamodules import UserError
 from datamodules.clips import compose_dialpad
-from src import compare, evaluate, fit
 from src.cli import ByteBenchCLI
 from src.config.command import run_command
 from src.config.error_messages import COMMAND_OPTIONS, one_line
@@ -182,6 +184,26 @@ def test_a_workers_stack_is_left_out():
 
 
 def test_options_that_are_suggested_exist(tmp_path):
-    config = ByteBenchCLI(["--config", DIGITS, "--runs_dir", str(tmp_path)], "test").config
+    config = ByteBenchCLI(["--config", DIGITS, "--runs_dir", str(tmp_path)]).config
     assert isinstance(config, Namespace)
-    assert {*COMMAND_OPTIONS} == {*vars(config)} - {"data", "model", "trainer", "optimizer", "lr_scheduler"}
+    assert {*COMMAND_OPTIONS} - {"variant"} == {*vars(config)} - {
+        "data",
+        "model",
+        "trainer",
+        "optimizer",
+        "lr_scheduler",
+    }
+
+
+def test_one_batch_is_not_all_batches_whatever_was_imported_before(tmp_path):
+    script = f"""
+from typing import Optional, Union
+Optional[Union[float, int]]  # from here on Python takes this for Optional[Union[int, float]], too
+from src.cli import ByteBenchCLI
+for given in ("1", "1.0"):
+    options = ["--config", {DIGITS!r}, "--runs_dir", {str(tmp_path)!r}, "--trainer.limit_test_batches", given]
+    print(ByteBenchCLI(options).config["trainer"]["limit_test_batches"])
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["1", "1.0"]

@@ -6,8 +6,8 @@ import pytest
 import torch
 import yaml
 
+import src.fit as fit
 from datamodules import UserError
-from src import fit
 from src.config.trust import check_configs
 from src.runs.folder import Run
 from tests.support import DIGITS, ROOT

@@ -7,8 +7,9 @@ import pytest
 import wandb
 from PIL import Image
 
+import src.fit as fit
 from datamodules import UserError
-from src import fit, visualize
+from src import visualize
 from tests.support import ROOT
 
 CONFIGS = ROOT / "configs"

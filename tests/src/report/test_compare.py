@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+import src.compare as compare
+import src.fit as fit
 from datamodules import UserError
-from src import compare, fit
 from src.report.comparison import compare_runs
 from src.runs.folder import find_runs
 from tests.support import DIGITS

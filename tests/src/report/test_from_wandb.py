@@ -12,8 +12,9 @@ import pytest
 import wandb
 from wandb.proto.wandb_internal_pb2 import Record
 
+import src.compare as compare
+import src.fit as fit
 from datamodules import UserError
-from src import compare, fit
 from src.report.comparison import compare_runs
 from src.runs.folder import find_runs
 from tests.support import DIGITS

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from src import fit
+import src.fit as fit
 from src.report.records import Record
 from src.report.rules import Budget, split_runs
 from src.runs.folder import Run, find_runs

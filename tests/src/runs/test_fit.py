@@ -10,7 +10,8 @@ import torch
 import wandb
 import yaml
 
-from src import evaluate, fit
+import src.evaluate as evaluate
+import src.fit as fit
 from src.runs.folder import Run
 from tests.support import DIGITS
 

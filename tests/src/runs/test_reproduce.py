@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from datamodules import UserError
-from src import fit, reproduce
+from src import reproduce
 from tests.support import DIGITS, ROOT
 
 pytestmark = pytest.mark.integration
@@ -72,8 +72,10 @@ def test_what_differs_is_told_with_the_first_step_and_the_environment(run, tmp_p
 def test_threads_are_those_of_the_run_and_then_as_before(run, tmp_path, monkeypatch):
     copy, seen = copy_of(run, tmp_path / "sent"), []
     change(copy / "environment.json", threads=2)
-    before, whole = torch.get_num_threads(), fit.main
-    monkeypatch.setattr(fit, "main", lambda command: seen.append(torch.get_num_threads()) or whole(command))
+    before, whole = torch.get_num_threads(), reproduce.fit
+    monkeypatch.setattr(
+        reproduce, "fit", lambda options: seen.append(torch.get_num_threads()) or whole(options=options)
+    )
     with suppress(SystemExit):  # the bits may differ with the threads
         reproduce.main([str(copy), "--runs_dir", str(tmp_path / "again")])
     assert (seen, torch.get_num_threads()) == ([2], before)

@@ -13,10 +13,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
+import src.evaluate as evaluate
+import src.fit as fit
 from datamodules import Composed, DataSpec, Digits, UserError
 from datamodules.detection.annotations import annotation_file
 from datamodules.detection.targets import Annotations
-from src import evaluate, fit
 from src.backbones import LambdaResNet, Perceiver, ResNet, ViT
 from src.metrics.detection import SHARES, DetectionMetrics, ground_truth
 from src.tasks import Classification, Detection

@@ -11,8 +11,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
+import src.evaluate as evaluate
+import src.fit as fit
 from datamodules import Digits, UserError
-from src import evaluate, fit
+from src.cli import ByteBenchCLI
 from src.runs.folder import Run
 from src.tasks.linear_maps import solve_maps, train_maps
 from src.tasks.linear_probe import load_backbone
@@ -65,7 +67,7 @@ def results(folder: Path, cell: str) -> dict:
 
 def features_of(run: Run, split: str) -> tuple[Tensor, Tensor]:
     """What the probe's maps read of a split, and the labels."""
-    cli = fit.ByteBenchCLI(["--config", str(run.folder / "config.yaml")], "test", recording=False)
+    cli = ByteBenchCLI(["--config", str(run.folder / "config.yaml")], recording=False)
     cli.model.load_state_dict(run.weights())
     model = cli.model.eval()
     found, labels = [], []
@@ -170,7 +172,7 @@ def test_evaluating_a_probes_run_gives_its_results_again(folder, split):
 
 def test_each_picture_goes_through_the_backbone_once(folder, tmp_path):
     options = config_of(tmp_path, "counted", [5, 6, 7, 8, 9], init_args={"epochs": 3})
-    cli = fit.ByteBenchCLI(options, "test", recording=False)
+    cli = ByteBenchCLI(options, recording=False)
     seen: list[int] = []
     cli.model.backbone.register_forward_hook(lambda module, args, out: seen.append(len(out)))
     cli.trainer.fit(cli.model, cli.datamodule)
@@ -179,7 +181,7 @@ def test_each_picture_goes_through_the_backbone_once(folder, tmp_path):
 
 
 def test_the_backbone_stays_in_evaluation_and_gets_no_gradient(folder, tmp_path):
-    cli = fit.ByteBenchCLI(config_of(tmp_path, "frozen", [5, 6, 7]), "test", recording=False)
+    cli = ByteBenchCLI(config_of(tmp_path, "frozen", [5, 6, 7]), recording=False)
     model = cli.model.train()
     assert model.head.training
     assert not any(module.training for module in model.backbone.modules())

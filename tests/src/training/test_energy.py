@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from src import fit
+import src.fit as fit
 from src.training import energy
 from src.training.energy import Energy, rapl_zones
 from tests.support import DIGITS

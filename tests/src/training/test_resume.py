@@ -15,8 +15,9 @@ import torch
 import wandb
 import yaml
 
+import src.evaluate as evaluate
+import src.fit as fit
 from datamodules import UserError
-from src import evaluate, fit
 from src.runs.folder import Run, load_checkpoint
 from src.runs.wandb_logger import PatientWandbLogger
 from src.training.checkpointing import Checkpointing

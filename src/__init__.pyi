@@ -1,0 +1,3 @@
+from .api import compare as compare
+from .api import evaluate as evaluate
+from .api import fit as fit

@@ -1,0 +1,40 @@
+"""The command `bytebench NAME`, the same as `python -m src.NAME` in a checkout."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "fit": "train a variant of a benchmark and test it",
+    "evaluate": "measure a finished run again",
+    "suite": "run all variants of a table",
+    "compare": "compare finished runs",
+    "reproduce": "repeat a run and compare the bits",
+    "visualize": "draw pictures of a run",
+    "benchmark": "measure speed side by side",
+    "prepare": "prepare a data set, or inspect prepared data",
+}
+
+
+def main() -> None:
+    """Runs the command that the first word names with the words after it."""
+    from .config.command import run_command
+
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name not in COMMANDS:
+        asked = name in ("-h", "--help")
+        lines = ["usage: bytebench COMMAND [options]", "", *(f"  {n:<10} {text}" for n, text in COMMANDS.items()), ""]
+        lines.append("`bytebench COMMAND --help` says more about each.")
+        if asked:
+            print(*lines, sep="\n")
+            sys.exit()
+        print(f"error: there is no command {name!r}: choose from {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    del sys.argv[1]
+    module = import_module("datamodules.prepare") if name == "prepare" else import_module(f".{name}", __package__)
+    run_command(module.main)
+
+
+if __name__ == "__main__":
+    main()

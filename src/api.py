@@ -1,0 +1,187 @@
+"""The commands as functions: `from bytebench import fit, evaluate, compare`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from datamodules import UserError
+
+from .runs.folder import Run, find_runs, find_unfinished
+
+if TYPE_CHECKING:
+    from datamodules import DataSpec
+
+    from .cli import ByteBenchCLI
+    from .report.comparison import Comparison
+
+# Options by name, such as {"trainer.max_epochs": 3}, or the words of a command line
+Options = Mapping[str, Any] | Sequence[str]
+
+
+def fit(
+    config: str | Path | None = None,
+    *,
+    variant: str | None = None,
+    resume: bool = False,
+    options: Options = (),
+) -> Run:
+    """Trains the model of a config on its data, tests it, and keeps everything in a run folder.
+
+    Args:
+        config: a YAML file, or the name of one that ships with the package, such as "digits_perceiver".
+        variant: SUITE/NAME, the variant of a suite, instead of a config.
+        resume: continues the run of this name where it was stopped, if there is one.
+        options: changes of the config, such as {"trainer.max_epochs": 3, "data.batch_size": 32}.
+
+    Returns:
+        The finished run: `run.folder`, `run.results().metrics`.
+
+    Raises:
+        UserError: the config, an option or a file cannot be used as it is.
+    """
+    from .cli import ByteBenchCLI
+    from .suites.definition import expand_variant
+
+    words = ["--config", str(config)] if config is not None else []
+    words += ["--variant", variant] if variant is not None else []
+    words += ["--resume", "auto"] if resume else []
+    cli = ByteBenchCLI(expand_variant([*words, *words_of(options)]))
+    model, data, trainer, run = cli.model, cli.datamodule, cli.trainer, cli.run
+    data.prepare_data()
+    model.setup("fit")  # data, and weights to probe, that are missing end the command before an older run is moved
+    if cli.config["resume"] and run.finished:
+        print(f"{run.folder} has finished")
+        return run
+    checkpoint = cli.open_run()
+    size = f"{model.num_parameters:,} parameters, {model.flops_per_example / 1e6:,.1f} MFLOPs an example"
+    if trainer.is_global_zero:
+        print(f"{type(model.backbone).__name__} on {type(data).__name__}: {size}")
+    trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+    trainer.test(model, data, verbose=False)
+    if model.predictions is not None:
+        run.write_predictions("predictions", model.predictions)
+    run.write("results.json", cli.results().to_dict())
+    cli.finish_wandb()
+    return run
+
+
+def evaluate(
+    run: Run | str | Path,
+    *,
+    split: Literal["train", "val", "test"] = "test",
+    checkpoint: str = "last",
+    options: Options = (),
+) -> dict[str, float]:
+    """Measures a checkpoint of a finished run; writes evaluation_<split>_<checkpoint>.json into its folder.
+
+    Args:
+        run: the run, or its folder.
+        split: of its data.
+        checkpoint: "last", as results.json, or "best".
+        options: changes of the run's config, such as {"data.data_dir": "elsewhere"}.
+
+    Returns:
+        Metrics by name.
+
+    Raises:
+        UserError: the run, the checkpoint or the data cannot be used.
+    """
+    from .metrics.logged import metrics_of
+
+    run = run if isinstance(run, Run) else Run(Path(run))
+    trained_on = run.read("data.json")
+    cli = load_run(run, checkpoint, words_of(options))
+    data = cli.datamodule
+    data.test_split = split
+    cli.trainer.test(cli.model, data, verbose=False)
+
+    metrics = metrics_of(cli.trainer, "test")
+    kept = f"evaluation_{split}_{checkpoint}"
+    if cli.model.predictions is not None:
+        run.write_predictions(f"{kept}_predictions", cli.model.predictions)
+    same_data = all(trained_on[name] == value for name, value in data.describe().items())
+    record = {"split": split, "checkpoint": checkpoint, "same_data_as_training": same_data, "metrics": metrics}
+    run.write(f"{kept}.json", record)
+    if not same_data:
+        print(f"note: these are not the data that {run.folder} was trained on (fingerprint or splits differ)")
+    return metrics
+
+
+def compare(
+    runs: Sequence[Run | str | Path],
+    *,
+    split: Literal["val", "test"] = "test",
+    against: str | None = None,
+    any_budget: bool = False,
+) -> Comparison:
+    """Compares finished runs: per variant, means over seeds with intervals, differences, published values and costs.
+
+    Args:
+        runs: runs, run folders, or folders of them.
+        split: whose metrics are compared.
+        against: the variant that differences are taken from; the first if None.
+        any_budget: also compares runs with different budgets.
+
+    Returns:
+        The comparison: `frame()` has a row per variant, `excluded` the runs left out with the reasons.
+
+    Raises:
+        UserError: there is no run, or none that can be compared.
+    """
+    from .report.comparison import compare_runs
+
+    folders = [run.folder if isinstance(run, Run) else Path(run) for run in runs]
+    return compare_runs(find_runs(folders), split, against, any_budget, find_unfinished(folders))
+
+
+def words_of(options: Options) -> list[str]:
+    """Options as words of a command line."""
+    if not isinstance(options, Mapping):
+        return list(options)
+    return [
+        f"--{name}={value if isinstance(value, str | Path) else json.dumps(value)}" for name, value in options.items()
+    ]
+
+
+def load_run(run: Run, checkpoint: str = "last", overrides: Sequence[str] = ()) -> ByteBenchCLI:
+    """Builds the model, data and trainer of a run from its folder; the model gets the weights of a checkpoint.
+
+    Args:
+        run: a run folder.
+        checkpoint: last or best.
+        overrides: options that change the run's config.
+
+    Raises:
+        UserError: the data do not fit the model.
+    """
+    from .cli import ByteBenchCLI
+
+    trained_on = run.read("data.json")
+    cli = ByteBenchCLI(["--config", str(run.folder / "config.yaml"), *overrides], recording=False)
+    check_data_spec(cli.datamodule.spec, trained_on["spec"], run.folder)
+    cli.model.load_state_dict(run.weights(checkpoint))
+    return cli
+
+
+def check_data_spec(spec: DataSpec, trained_on: dict, folder: Path) -> None:
+    """Raises UserError where a model cannot take the data, since it was trained on others."""
+    found = spec.to_dict()
+    wanted, classes = trained_on["classes"], found["classes"]
+    if wanted != classes:
+        raise UserError(
+            f"{folder} was trained for {len(wanted)} classes ({', '.join(wanted[:3])}, ...), --data has {len(classes)} "
+            f"({', '.join(classes[:3])}, ...): evaluate on data with its classes"
+        )
+    modalities = trained_on["modalities"]
+    if not spec.has_modalities(modalities):
+        raise UserError(
+            f"{folder} was trained on {describe_modalities(modalities)}, --data gives "
+            f"{describe_modalities(found['modalities'])}: evaluate with the modalities and shapes of its config.yaml"
+        )
+
+
+def describe_modalities(modalities: dict) -> str:
+    return ", ".join(f"{n} {m['elements']}x({m['channels']}+{m['position_channels']})" for n, m in modalities.items())

@@ -1,0 +1,9 @@
+from .base import Backbone as Backbone
+from .baselines import EfficientNet as EfficientNet
+from .baselines import ResNet as ResNet
+from .baselines import Transformer as Transformer
+from .baselines import ViT as ViT
+from .lambda_networks import LambdaLayer as LambdaLayer
+from .lambda_networks import LambdaNet as LambdaNet
+from .lambda_networks import LambdaResNet as LambdaResNet
+from .perceiver import Perceiver as Perceiver
