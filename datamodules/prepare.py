@@ -6,12 +6,12 @@ If preparation is interrupted, run the same command again to continue.
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
 from importlib import import_module
 from pathlib import Path
 
-from .core.errors import UserError
-from .storage import lint
+from .core.errors import UserError, missing_extra
 
 # The module that prepares each data set, with `add_options` and `prepare`; its docstring is the help
 SETS = {
@@ -32,32 +32,47 @@ def main(args: list[str] | None = None) -> int:
     args = sys.argv[1:] if args is None else args
     parser = argparse.ArgumentParser("python -m datamodules.prepare", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="NAME")
-    # imports only the module that is needed, or all of them for --help and for an unknown name
-    requested = args[0] if args else ""
-    for name in [requested] if requested in SETS else SETS if requested not in ("lint", "stats") else ():
-        module = import_module(f"datamodules.{SETS[name]}")
-        text = module.__doc__ or ""
+    for name, module_name in SETS.items():
+        text = docstring(module_name)
         command = commands.add_parser(name, help=text.split("\n")[0], description=text, allow_abbrev=False)
-        module.add_options(command)
-        command.set_defaults(run=module.prepare)
+        if args[:1] == [name]:  # only what is asked for is imported: it may need packages that the others do not
+            module = import_module(f"datamodules.{module_name}")
+            module.add_options(command)
+            command.set_defaults(run=module.prepare)
     for name, text in (("lint", "check shards and print one line per problem"), ("stats", "print a table with counts")):
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.add_argument("folder", help="folder or URL of the shards", metavar="DIR")
     options = parser.parse_args(args)
-    if options.command == "stats":
-        lint.print_stats(options.folder)
-        return 0
-    if options.command == "lint":
-        findings = list(lint.findings(Path(options.folder)))
-        print("\n".join(findings) or f"{options.folder}: no problems found")
-        return int(bool(findings))
+    if options.command in ("stats", "lint"):
+        return inspect(options.command, options.folder)
     print(options.run(options))
     return 0
+
+
+def docstring(module: str) -> str:
+    """The docstring of a module of this package, without importing it."""
+    path = Path(__file__).parent.joinpath(*module.split(".")).with_suffix(".py")
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def inspect(command: str, folder: str) -> int:
+    """Checks or counts prepared data; returns the exit status."""
+    from .storage import lint
+
+    if command == "stats":
+        lint.print_stats(folder)
+        return 0
+    findings = list(lint.findings(Path(folder)))
+    print("\n".join(findings) or f"{folder}: no problems found")
+    return int(bool(findings))
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (UserError, ModuleNotFoundError) as error:
+        line = str(error) if isinstance(error, UserError) else missing_extra(error)
+        if line is None:
+            raise
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)

@@ -32,8 +32,9 @@ def main() -> None:
         print(f"error: there is no command {name!r}: choose from {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     del sys.argv[1]
-    module = import_module("datamodules.prepare") if name == "prepare" else import_module(f".{name}", __package__)
-    run_command(module.main)
+    if name == "prepare":
+        run_command(lambda args: sys.exit(import_module("datamodules.prepare").main(args)))
+    run_command(import_module(f".{name}", __package__).main)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import secrets
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from lightning.pytorch.strategies import Strategy
 
 from datamodules import ByteArrayDataModule, UserError
 
-from .config.class_paths import with_current_class_paths
+from .config.class_paths import current_word, with_current_class_paths
 from .config.package import command_name, with_shipped_configs
 from .config.trust import check_configs
 from .metrics.logged import metrics_of
@@ -39,6 +40,8 @@ from .training.strategies import FullyShard, make_strategy
 
 # DataSpec is handed over whole, from the datamodule; its fields are no options
 set_parsing_settings(subclasses_enabled=["is_pure_dataclass"])
+for library in ("lightning.pytorch", "lightning.fabric"):  # what they tell of devices and seeds is in the run folder
+    logging.getLogger(library).setLevel(logging.WARNING)
 
 
 plain_yaml = get_loader("yaml")
@@ -76,7 +79,7 @@ class ByteBenchCLI(LightningCLI):
                 "exit_on_error": False,
                 "prog": command_name("fit"),
             },
-            args=with_shipped_configs(args),
+            args=[current_word(word) for word in with_shipped_configs(args)],
             run=False,
         )
 

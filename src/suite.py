@@ -25,7 +25,7 @@ def main(args: list[str] | None = None) -> list[Run]:
     """Returns the finished runs; exits with 1 if any failed."""
     os.environ.pop("WANDB_RUN_ID", None)  # set by a sweep; each run needs its own
     parser = Parser(command_name("suite"), description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("suite", type=Path, help="a file in configs/suites")
+    parser.add_argument("suite", type=Path, help="a file in configs/suites, or its name")
     parser.add_argument("--seeds", type=int, nargs="+", help="these seeds instead of the suite's")
     parser.add_argument("--variants", nargs="+", help="run only these variants")
     parser.add_argument("--list", action="store_true", help="print the commands that run each variant alone, and exit")
@@ -41,7 +41,7 @@ def main(args: list[str] | None = None) -> list[Run]:
     options = parser.parse_args(args)
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs} is below 1")
-    options.suite = Path(find_config(str(options.suite)))
+    options.suite = Path(find_config(str(options.suite), "suites"))
     suite = load_suite(options.suite)
     chosen = [suite.variant(name) for name in options.variants] if options.variants else suite.variants
     if options.list:

@@ -1,45 +1,110 @@
-"""`datamodules` installs alone, beside another project's own `src`; environment.yml repeats nothing of pyproject.toml."""
+"""The wheel installs beside another project's own `src`; environment.yml repeats nothing of pyproject.toml."""
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.support import ROOT
 
 SCRIPT = """
 import src
-import datamodules
+from bytebench import fit
+from bytebench.backbones import LambdaLayer
 from datamodules import ByteArray, Digits
 assert src.VALUE == 1
-print(datamodules.__file__, Digits().spec.num_classes, ByteArray.__name__)
+assert LambdaLayer.__module__.startswith("bytebench.")
+assert Digits().spec.num_classes == 10
+run = fit("digits_perceiver", options={"trainer.max_epochs": 1, "model.backbone.class_path": "src.backbones.Perceiver"})
+print(type(run).__module__, run.config()["model"]["init_args"]["backbone"]["class_path"])
 """
 
 
-def test_datamodules_install_into_a_project_with_its_own_src(tmp_path):
-    copy, site, project = tmp_path / "copy", tmp_path / "site", tmp_path / "project"
-    shutil.copytree(ROOT / "datamodules", copy / "datamodules", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "pyproject.toml", copy)
-    (copy / "README.md").touch()
-    (project / "src").mkdir(parents=True)
-    (project / "src" / "__init__.py").write_text("VALUE = 1\n")
-    (project / "main.py").write_text(SCRIPT)
-    offline = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check", "-q"]
-    subprocess.run([sys.executable, "-m", "pip", "install", *offline, "--target", site, copy], check=True, timeout=600)
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Built from what git has, as a release is."""
+    folder = tmp_path_factory.mktemp("wheel")
+    files = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for name in files:
+        if (ROOT / name).is_file() and not name.startswith(("tests/", "results/")):
+            (folder / "copy" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "copy" / name).write_bytes((ROOT / name).read_bytes())
+    uv = [Path(sys.executable).parent / "uv", "build", "--quiet", "--offline", "--no-build-isolation"]
+    subprocess.run([*uv, "--out-dir", folder, folder / "copy"], check=True, timeout=600)
+    assert len(list(folder.glob("bytebench-*.tar.gz"))) == 1
+    return next(folder.glob("bytebench-*.whl"))
+
+
+@pytest.fixture(scope="module")
+def site(wheel, tmp_path_factory) -> Path:
+    """A folder with the wheel's packages."""
+    folder = tmp_path_factory.mktemp("site")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def run(site: Path, folder: Path, *words: str) -> str:
+    """What a Python command prints that finds the wheel's packages and not this checkout."""
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    run = subprocess.run(
-        [sys.executable, "main.py"], cwd=project, env=environment, capture_output=True, text=True, timeout=600
+    command = [sys.executable, *words]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
     )
-    assert run.returncode == 0, run.stderr
-    path, classes, name = run.stdout.split()
-    assert Path(path).is_relative_to(site)
-    assert (classes, name) == ("10", "ByteArray")
-    assert not (site / "src").exists()
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_has_our_packages_configs_and_licence_and_no_src(site):
+    assert {path.name for path in site.iterdir() if "dist-info" not in path.name} == {"bytebench", "datamodules"}
+    shipped = {path.relative_to(site / "bytebench") for path in (site / "bytebench" / "configs").rglob("*.*")}
+    assert shipped == {path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.*")}
+    modules = {path.relative_to(site / "bytebench") for path in (site / "bytebench").rglob("*.py*")}
+    assert modules == {
+        path.relative_to(ROOT / "src") for path in (ROOT / "src").rglob("*.py*") if path.suffix != ".pyc"
+    }
+    assert next(site.glob("*.dist-info/licenses/LICENSE")).read_text().strip().startswith("Apache License")
+
+
+def test_a_run_of_another_project_with_its_own_src(site, tmp_path):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "__init__.py").write_text("VALUE = 1\n")
+    (tmp_path / "main.py").write_text(SCRIPT)
+    assert run(site, tmp_path, "main.py").splitlines()[-1] == "bytebench.runs.folder bytebench.backbones.Perceiver"
+
+
+def test_the_command_trains_compares_and_names_itself(site, tmp_path):
+    options = ["--config", "configs/digits_perceiver.yaml", "--trainer.max_epochs", "1"]
+    run(site, tmp_path, "-m", "bytebench", "fit", *options)
+    again = run(ROOT, ROOT, "-m", "src.compare", str(tmp_path / "runs"))
+    compared = run(site, tmp_path, "-m", "bytebench", "compare", "runs")
+    assert compared.split() == again.replace(f"{tmp_path}/", "").split()
+    assert "usage: bytebench fit" in run(site, tmp_path, "-m", "bytebench", "fit", "--help")
+    listed = run(site, tmp_path, "-m", "bytebench", "suite", "digits_ablations", "--list")
+    assert "bytebench fit --variant digits_ablations/" in listed
+
+
+def test_a_package_of_an_extra_that_is_not_installed_is_told_with_the_extra(site, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nclass Absent:\n    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'soundfile':\n            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Absent())\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{site}"}
+    command = [sys.executable, "-m", "bytebench", "prepare", "language_id"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: soundfile is not installed: `pip install 'bytebench[audio]'`\n",
+    )
 
 
 def name_of(requirement: str) -> str:

@@ -8,10 +8,7 @@ import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import av
 import numpy as np
-import soundfile
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -20,14 +17,33 @@ from ..core.progress import track
 from . import remote
 from .shards import ShardReader, escapes_folder, index_path, joint_hash, read_manifest, sha256
 
+
+def open_image(content: bytes) -> None:
+    from PIL import Image
+
+    Image.open(io.BytesIO(content))
+
+
+def open_sound(content: bytes) -> None:
+    import soundfile
+
+    soundfile.info(io.BytesIO(content))
+
+
+def open_video(content: bytes) -> None:
+    import av
+
+    av.open(io.BytesIO(content)).close()
+
+
 OPENERS: dict[str, Callable[[bytes], object]] = {
     "json": json.loads,
     "txt": bytes.decode,
     "npy": lambda content: np.load(io.BytesIO(content)),
     "npz": lambda content: np.load(io.BytesIO(content)),
-    **dict.fromkeys(("jpg", "jpeg", "png", "webp"), lambda content: Image.open(io.BytesIO(content))),
-    **dict.fromkeys(("wav", "flac", "ogg", "mp3"), lambda content: soundfile.info(io.BytesIO(content))),
-    **dict.fromkeys(("mp4", "mkv", "webm", "m4a"), lambda content: av.open(io.BytesIO(content)).close()),
+    **dict.fromkeys(("jpg", "jpeg", "png", "webp"), open_image),
+    **dict.fromkeys(("wav", "flac", "ogg", "mp3"), open_sound),
+    **dict.fromkeys(("mp4", "mkv", "webm", "m4a"), open_video),
 }
 
 

@@ -17,6 +17,12 @@ def current(path: str) -> str:
     return f"{NAME}.{rest}" if package in ("src", "bytebench") and rest.partition(".")[0] in OURS else path
 
 
+def current_word(word: str) -> str:
+    """The same for a word of a command line, a class path or --option=PATH."""
+    option, equals, value = word.rpartition("=")
+    return f"{option}{equals}{current(value)}"
+
+
 def with_current_class_paths(content: Any) -> Any:
     """A config, or a part of one, whose `class_path`s are today's."""
     if isinstance(content, list):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import logging
 import signal
 import sys
 import warnings
@@ -55,8 +54,6 @@ def run_command(main: Callable[[list[str]], object]) -> None:
 
 def quiet_libraries() -> None:
     """Hides messages of libraries that do not concern the user's run."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     ignore = partial(warnings.filterwarnings, "ignore")
     ignore(message=".*does not have many workers.*")
     ignore(message=".*exists and is not empty.*")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules import UserError
+from datamodules.core.errors import missing_extra
 
 from .package import NAME
 
@@ -45,6 +46,8 @@ def is_user_error(error: Exception) -> bool:
     """Whether the user can fix it: invalid options, configs, files or constructor arguments."""
     if isinstance(error, argparse.ArgumentError) or cause_of(error, UserError):
         return True
+    if missing_extra(error) is not None:
+        return True
     if type(error).__name__ == "MisconfigurationException":  # Lightning's
         return True
     return isinstance(error, ValueError) and str(error).startswith((CONSTRUCTOR_FAILED, "You selected an invalid"))
@@ -56,6 +59,8 @@ def one_line(error: Exception) -> str:
     if user_error is not None:
         text = str(user_error)
         return squeeze(text.rsplit("Error: ", 1)[-1] if "Traceback" in text else text)
+    if missing := missing_extra(error):
+        return missing
     text = str(error)
     if isinstance(error, ValueError) and text.startswith(CONSTRUCTOR_FAILED):
         *_, root = causes(error)

@@ -22,13 +22,17 @@ def command_name(command: str) -> str:
     return f"bytebench {command}" if installed else f"python -m {NAME}.{command}"
 
 
-def find_config(name: str) -> str:
-    """The path of a config. `quickstart` and `configs/quickstart.yaml` also find the one that ships with the package."""
-    if Path(name).is_file():
-        return name
+def find_config(name: str, folder: str = "") -> str:
+    """The path of a config. `quickstart` and `configs/quickstart.yaml` also find the one that ships with the package.
+
+    Args:
+        name: a path, or the name of a config that ships with the package.
+        folder: of configs/, where a name is looked for.
+    """
     relative = name.removeprefix("configs/").removesuffix(".yaml")
-    shipped = CONFIGS / f"{relative}.yaml"
-    return str(shipped) if relative and ".." not in Path(relative).parts and shipped.is_file() else name
+    shipped = [CONFIGS / f"{relative}.yaml", CONFIGS / folder / f"{relative}.yaml"]
+    known = [path for path in shipped if path.is_file() and ".." not in path.parts]
+    return name if Path(name).is_file() or not known else str(known[0])
 
 
 def with_shipped_configs(words: Sequence[str]) -> list[str]:
