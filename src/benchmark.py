@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from importlib import import_module
+from pathlib import Path
 
 from .config.command import run_command
 from .config.package import command_name
@@ -14,6 +15,7 @@ BENCHMARKS = {
     "perceiver": "our Perceiver against the other installed implementations",
     "input": "data loading against the library calls that bound it",
     "overhead": "training step of src.fit against a plain PyTorch loop; two processes against one",
+    "startup": "what commands take to start, beside `import torch`",
     "scaling": "time and memory against the number of elements, for Perceiver and Transformer",
 }
 MODULES = {"lambda": "lambda_layers"}  # where the module has another name
@@ -27,6 +29,8 @@ def main(args: list[str] | None = None) -> None:
         benchmark.add_argument("--rounds", type=int, help="number of timed rounds")
         if name == "lambda":
             benchmark.add_argument("--parts", nargs="+", help="any of layers, peers, networks, efficientnet")
+        if name == "startup":
+            benchmark.add_argument("--before", type=Path, help="another checkout, measured in turns with this one")
         if name == "perceiver":
             benchmark.add_argument("--shapes", nargs="+", help="any of small, audioset, imagenet, imagenet_2")
     options = vars(parser.parse_args(args))

@@ -17,6 +17,7 @@ from datamodules import UserError
 
 from ..config.command import format_duration
 from ..config.package import CONFIGS, NAME
+from .warm import run_warm
 
 SBATCH = CONFIGS / "slurm" / "run.sbatch"
 
@@ -42,17 +43,11 @@ def run_here(works: list[Work], jobs: int) -> Iterator[tuple[Work, int]]:
     if jobs == 1:
         for work in works:
             print(work.name, flush=True)
-            yield work, subprocess.run(work.command, check=False).returncode
+            yield work, run_warm(work.options, None)
         return
-    environment = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)), **os.environ}
-
-    def run(work: Work) -> int:
-        work.log.parent.mkdir(parents=True, exist_ok=True)
-        with open(work.log, "w") as log:
-            return subprocess.run(work.command, stdout=log, stderr=log, env=environment, check=False).returncode
-
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     with ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(run, work): work for work in works}
+        running = {pool.submit(run_warm, work.options, work.log): work for work in works}
         yield from report(((running[done], done.result()) for done in as_completed(running)), len(works))
 
 

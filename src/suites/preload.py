@@ -1,0 +1,10 @@
+"""What the process that runs are forked from imports."""
+
+from importlib import import_module
+
+from ..config.lean_imports import import_lean
+from ..config.package import NAME
+
+import_lean()
+import_module(f"{NAME}.cli")
+import_module("timm.optim")  # most configs name its LAMB
