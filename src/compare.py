@@ -40,6 +40,7 @@ def main(args: list[str] | None = None) -> Comparison:
     parser.add_argument("--latex", type=Path, metavar="FILE", help="write the table of variants for booktabs")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with tables, curves and predictions")
     parser.add_argument("--wandb", action="store_true", help="log tables, images and the page to W&B")
+    parser.add_argument("--wide", action="store_true", help="show all columns, however wide the terminal is")
     options = parser.parse_args(args)
     if not options.runs and not options.from_wandb:
         parser.error("no runs given: name run folders, or --from-wandb")
@@ -51,8 +52,8 @@ def main(args: list[str] | None = None) -> Comparison:
         comparison = compare_runs(
             runs, options.split, options.against, options.any_budget, find_unfinished(options.runs)
         )
-        print_runs(runs, options.split)
-        print_comparison(comparison)
+        print_runs(runs, options.split, options.wide)
+        print_comparison(comparison, options.wide)
         frame = runs_frame(runs, options.split)
         frame["left_out"] = frame["run"].map({out.folder: "; ".join(out.reasons) for out in comparison.excluded})
         if options.csv:

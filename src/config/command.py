@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
 from datamodules import UserError
@@ -47,6 +48,13 @@ def run_command(main: Callable[[list[str]], object]) -> None:
             raise
         print(f"error: {line}", file=sys.stderr, flush=True)
         sys.exit(2 if user_error else 1)
+
+
+def command_name(name: str) -> str:
+    """How to call a command: `bytebench compare` for those who called `bytebench`, else `python -m src.compare`."""
+    if Path(sys.argv[0]).stem == "bytebench":
+        return f"bytebench {name}"
+    return f"python -m {__name__.partition('.')[0]}.{name}"
 
 
 def quiet_libraries() -> None:
