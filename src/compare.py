@@ -25,7 +25,7 @@ def main(args: list[str] | None = None) -> Comparison:
     parser = Parser("python -m src.compare", description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN_OR_FOLDER", help="run folders, or folders of them")
     parser.add_argument("--from-wandb", metavar="ENTITY/PROJECT[/GROUP]", help="runs on W&B's server")
-    parser.add_argument("--split", choices=("val", "test"), default="test", help="(default: test)")
+    parser.add_argument("--split", choices=("val", "test"), default="test", help="whose metrics (default: test)")
     parser.add_argument(
         "--against", metavar="CELL", help="the variant that differences are taken from (default: the first)"
     )

@@ -32,7 +32,7 @@ def main(args: list[str] | None = None) -> bool:
         "--runs_dir",
         type=Path,
         default=Path("runs/reproduced"),
-        help="default: runs/reproduced",
+        help="parent of the new run's folder (default: runs/reproduced)",
     )
     parser.add_argument("--trust", metavar="[PACKAGE]", help="further packages that the config may name code of")
     options = parser.parse_args(args)

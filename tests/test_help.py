@@ -54,6 +54,7 @@ COMMANDS = {
     "benchmarks.readme_tables": (readme_tables.main, []),
     "datamodules.prepare": (prepare.main, ["--help"]),  # which adds the options of all data sets
 }
+DEFAULT = re.compile(r"\(?default: [^)]*\)?")  # says nothing about the option itself
 
 
 def named_class(path: str) -> object:
@@ -98,7 +99,7 @@ def undescribed(options: Iterable[argparse.Action]) -> list[str]:
         if isinstance(option, argparse._SubParsersAction):
             for name, parser in option.choices.items():
                 found += [f"{name} {missing}" for missing in undescribed(parser._actions)]
-        elif not (option.help or "").strip():
+        elif not DEFAULT.sub("", option.help or "").strip():
             found.append(option.dest)
     return found
 

@@ -25,8 +25,18 @@ LICENCE = "Fashion-MNIST: MIT; prompts: CC BY 3.0 and CC BY-SA 3.0 (asterisk-cor
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--garments", type=Path, default=Path("data/fashion_mnist"), help="the folder of fashion_mnist")
-    parser.add_argument("--prompts", type=Path, default=Path("data/language_id"), help="the folder of language_id")
+    parser.add_argument(
+        "--garments",
+        type=Path,
+        default=Path("data/fashion_mnist"),
+        help="the folder of fashion_mnist (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        default=Path("data/language_id"),
+        help="the folder of language_id (default: %(default)s)",
+    )
     parser.add_argument(
         "--clips",
         type=int,

@@ -26,8 +26,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar=("TRAIN", "VAL", "TEST"),
         help="number of scenes in each split (default: %(default)s)",
     )
-    parser.add_argument("--side", type=int, default=128, help="height and width of a scene in pixels")
-    parser.add_argument("--source", default="data/fashion_mnist", help="folder of Fashion-MNIST, for garments")
+    parser.add_argument(
+        "--side", type=int, default=128, help="height and width of a scene in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--source", default="data/fashion_mnist", help="folder of Fashion-MNIST, for garments (default: %(default)s)"
+    )
 
 
 def prepare(options: argparse.Namespace) -> str:

@@ -42,7 +42,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--source", default="debian", help="debian (default), or a folder with .sh3f files")
     parser.add_argument(
-        "--points", type=int, default=4096, help="points per cloud, of which training uses a random choice"
+        "--points",
+        type=int,
+        default=4096,
+        help="points per cloud, of which training uses a random choice (default: %(default)s)",
     )
     parser.add_argument("--workers", type=int, default=2, help="processes that write shards (default: %(default)s)")
 

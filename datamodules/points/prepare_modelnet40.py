@@ -22,7 +22,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--source", type=Path, required=True, help="folder with airplane/train/*.off and so on")
     parser.add_argument(
-        "--points", type=int, default=4096, help="points per cloud, of which training uses a random choice"
+        "--points",
+        type=int,
+        default=4096,
+        help="points per cloud, of which training uses a random choice (default: %(default)s)",
     )
     parser.add_argument("--workers", type=int, default=2, help="processes that write shards (default: %(default)s)")
 
