@@ -102,7 +102,7 @@ class Text(ByteArrayDataModule):
     class is held out for model selection (val). Text that is not UTF-8 is a bad sample; empty text is allowed.
 
     Args:
-        data_dir: the folder.
+        data_dir: the folder with train and test, as above.
         classes: names of the class folders or labels in the CSV files, in the order of their indices.
         elements: number of bytes to read of each text.
         bands: frequencies of the Fourier features of positions.

@@ -24,7 +24,7 @@ def main(args: list[str] | None = None) -> Comparison:
     parser = Parser(command_name("compare"), description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN_OR_FOLDER", help="run folders, or folders of them")
     parser.add_argument("--from-wandb", metavar="ENTITY/PROJECT[/GROUP]", help="runs on W&B's server")
-    parser.add_argument("--split", choices=("val", "test"), default="test")
+    parser.add_argument("--split", choices=("val", "test"), default="test", help="whose metrics (default: test)")
     parser.add_argument(
         "--against", metavar="CELL", help="the variant that differences are taken from (default: the first)"
     )
@@ -39,6 +39,7 @@ def main(args: list[str] | None = None) -> Comparison:
     parser.add_argument("--latex", type=Path, metavar="FILE", help="write the table of variants for booktabs")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with tables, curves and predictions")
     parser.add_argument("--wandb", action="store_true", help="log tables, images and the page to W&B")
+    parser.add_argument("--wide", action="store_true", help="show all columns, however wide the terminal is")
     options = parser.parse_args(args)
     if not options.runs and not options.from_wandb:
         parser.error("no runs given: name run folders, or --from-wandb")
@@ -51,8 +52,8 @@ def main(args: list[str] | None = None) -> Comparison:
             runs += fetch_runs(options.from_wandb, Path(fetched))
         places = [*options.runs, fetched] if options.from_wandb else options.runs
         comparison = api.compare(places, split=options.split, against=options.against, any_budget=options.any_budget)
-        print_runs(runs, options.split)
-        print_comparison(comparison)
+        print_runs(runs, options.split, options.wide)
+        print_comparison(comparison, options.wide)
         frame = runs_frame(runs, options.split)
         frame["left_out"] = frame["run"].map({out.folder: "; ".join(out.reasons) for out in comparison.excluded})
         if options.csv:

@@ -18,7 +18,9 @@ def main(args: list[str] | None = None) -> dict[str, float]:
     """Returns the metrics, and writes them to evaluation_<split>_<checkpoint>.json in the run folder."""
     parser = Parser(command_name("evaluate"), description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--run", type=Path, required=True, help="a run folder")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="(default: test)")
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), default="test", help="split to measure on (default: test)"
+    )
     parser.add_argument("--checkpoint", default="last", help="last (default), as results.json, or best")
     options, overrides = parser.parse_known_args(args)
     metrics = api.evaluate(Run(options.run), split=options.split, checkpoint=options.checkpoint, options=overrides)

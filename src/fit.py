@@ -7,6 +7,7 @@ import sys
 from . import api
 from .config.command import run_command
 from .config.help import answer_help
+from .report.next_steps import print_next_after_run
 from .report.table import print_runs
 from .runs.folder import Run, rank_zero
 
@@ -24,6 +25,7 @@ def main(args: list[str] | None = None) -> Run:
 @rank_zero
 def print_finished(run: Run) -> None:
     print_runs([run])
+    print_next_after_run(run)
 
 
 if __name__ == "__main__":

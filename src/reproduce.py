@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from rich.table import Table
 
 from datamodules import UserError
 
@@ -16,7 +15,7 @@ from .api import fit
 from .cli import ByteBenchCLI
 from .config.command import Parser, run_command
 from .config.package import command_name
-from .report.table import console
+from .report.terminal import Column, print_table, say
 from .runs.environment import environment
 from .runs.folder import Run, flat
 
@@ -34,7 +33,7 @@ def main(args: list[str] | None = None) -> bool:
         "--runs_dir",
         type=Path,
         default=Path("runs/reproduced"),
-        help="default: runs/reproduced",
+        help="parent of the new run's folder (default: runs/reproduced)",
     )
     parser.add_argument("--trust", metavar="[PACKAGE]", help="further packages that the config may name code of")
     options = parser.parse_args(args)
@@ -63,12 +62,11 @@ def main(args: list[str] | None = None) -> bool:
 def print_environments(original: dict, current: dict) -> None:
     """Prints the differences between the environment of the run and the current one."""
     before, now = (flat({k: v for k, v in env.items() if k not in NOT_COMPARED}) for env in (original, current))
-    table = Table("environment", "original run", "now", title_justify="left")
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
-            table.add_row(name, *(str(env.get(name, "-")) for env in (before, now)))
-    if table.row_count:
-        console().print(table)
+    environments = (("original run", before), ("now", now))
+    names = sorted(name for name in before.keys() | now.keys() if before.get(name) != now.get(name))
+    if names:
+        values = (("environment", names), *((h, [str(e.get(name, "-")) for name in names]) for h, e in environments))
+        print_table([Column(heading, heading, texts, name=True) for heading, texts in values])
     else:
         print("same environment as the original run: commit, packages, hardware, threads")
     for name, env in (("original", original), ("current", current)):
@@ -90,25 +88,22 @@ def check_data(run: Run, command: list[str]) -> None:
 
 def print_differences(run: Run, again: Run) -> bool:
     """Prints the differences of metrics and losses, and returns whether all are bitwise equal."""
-    table = Table("metric", "original", "repeated", "difference")
-    different = []
     before, now = (flat(r.results().metrics) for r in (run, again))
-    for name in sorted(before.keys() | now.keys()):
-        first, second = before.get(name), now.get(name)
-        table.add_row(name, str(first), str(second), str(difference(first, second)))
-        if not same(first, second):
-            different.append(name)
-    out = console()
-    out.print(table)
+    names = sorted(before.keys() | now.keys())
+    values = {"original": [before.get(name) for name in names], "repeated": [now.get(name) for name in names]}
+    values["difference"] = [difference(*pair) for pair in zip(*values.values(), strict=True)]
+    columns = [Column(heading, heading, list(map(str, texts))) for heading, texts in values.items()]
+    print_table([Column("metric", "metric", names, name=True), *columns])
+    different = [name for name in names if not same(before.get(name), now.get(name))]
     curves = curve_differences(run, again)
     for name, (step, largest) in curves.items():
-        out.print(f"{name} over training: differs from step {step} on, by at most {largest:.3g}", highlight=False)
+        say(f"{name} over training: differs from step {step} on, by at most {largest:.3g}")
     different += [f"{name} over training" for name in curves]
     if different:
-        out.print(f"different: {', '.join(different)}", highlight=False)
+        say(f"different: {', '.join(different)}")
     else:
-        out.print("bitwise equal: all metrics, and the losses at every logged step")
-    out.print(f"run: {again.folder}", highlight=False, soft_wrap=True)
+        say("bitwise equal: all metrics, and the losses at every logged step")
+    say(f"run: {again.folder}")
     return not different
 
 

@@ -12,6 +12,7 @@ from datamodules import UserError
 
 from .config.command import Parser, run_command
 from .config.package import command_name, find_config
+from .report.next_steps import print_next_after_suite
 from .report.table import print_runs
 from .runs.folder import Run
 from .suites.definition import SUITES, Suite, Variant, load_suite
@@ -67,6 +68,7 @@ def main(args: list[str] | None = None) -> list[Run]:
     finished = [run for run in runs if run.finished]
     if finished:
         print_runs(finished)
+        print_next_after_suite(options.runs_dir / suite.name)
     if failed:
         commands = (f"{work.name}: {command_name('fit')} {shlex.join(work.options)}" for work in failed)
         print(f"{len(failed)} of {len(runs)} runs failed:", *commands, sep="\n", file=sys.stderr)

@@ -28,7 +28,9 @@ def main(args: list[str] | None = None) -> list[Path]:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
     parser.add_argument("--out", type=Path, help="folder to write to (default: RUN/pictures)")
     parser.add_argument("--samples", type=int, default=12, help="number of samples to draw (default: 12)")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), default="test", help="split to draw (default: test)"
+    )
     parser.add_argument("--checkpoint", default="last", help="last or best (default: last)")
     parser.add_argument(
         "--wandb", action="store_true", help="also log the pictures to W&B (always if WANDB_MODE=online)"

@@ -33,9 +33,9 @@ class AudioSet(ShardedData):
     Args:
         data_dir: the folder of the shards, which `python -m datamodules.prepare audioset` makes from your copy.
         modalities: audio, video or both.
-        audio: raw or mel.
+        audio: `raw` samples, or the `mel` spectrogram.
         num_classes: number of classes in the shards.
-        side: height and width of the frames.
+        side: height and width of the frames in pixels, a multiple of 8.
         video_bands: frequencies per axis of the Fourier features of video.
         audio_bands: frequencies per axis of the Fourier features of audio.
         crop_area: smallest share of a training frame that the random crop keeps; 1 takes a centre crop.
@@ -43,10 +43,10 @@ class AudioSet(ShardedData):
         colour: strength of colour changes of training clips, see VideoAugmentation; 0 turns them off.
         spec_augment: largest width of the bands of frames and of mels that SpecAugment hides in training; (0, 0) turns it
             off.
-        eval_clips: evenly spaced windows per test clip, whose scores are averaged.
+        eval_clips: evenly spaced windows per test clip, whose scores are averaged; 1 is the middle.
         val_clips: the same for val clips.
         fill_missing: whether missing video becomes black and missing audio silence; otherwise the clip is a bad sample.
-        num_workers: worker processes per rank.
+        num_workers: worker processes per rank; 0 loads in the training process.
         kwargs: see ByteArrayDataModule.
     """
 

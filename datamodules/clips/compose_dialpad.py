@@ -94,9 +94,18 @@ def compose(folder: Path, clips: Sequence[int], seed: int = 0, workers: int = 2)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("data/dialpad"))
-    parser.add_argument("--clips", type=int, nargs=3, default=CLIPS, metavar=("TRAIN", "VAL", "TEST"))
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/dialpad"), help="folder to write to (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--clips",
+        type=int,
+        nargs=3,
+        default=CLIPS,
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="number of clips in each split (default: %(default)s)",
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes that write shards (default: %(default)s)")
 
 
 def prepare(options: argparse.Namespace) -> str:

@@ -25,12 +25,31 @@ LICENCE = "Fashion-MNIST: MIT; prompts: CC BY 3.0 and CC BY-SA 3.0 (asterisk-cor
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--garments", type=Path, default=Path("data/fashion_mnist"), help="the folder of fashion_mnist")
-    parser.add_argument("--prompts", type=Path, default=Path("data/language_id"), help="the folder of language_id")
-    parser.add_argument("--clips", type=int, nargs=3, default=CLIPS, metavar=("TRAIN", "VAL", "TEST"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("data/garments_spoken"))
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--garments",
+        type=Path,
+        default=Path("data/fashion_mnist"),
+        help="the folder of fashion_mnist (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        default=Path("data/language_id"),
+        help="the folder of language_id (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--clips",
+        type=int,
+        nargs=3,
+        default=CLIPS,
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="number of clips in each split (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of what is composed (default: %(default)s)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/garments_spoken"), help="folder to write to (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes that write shards (default: %(default)s)")
 
 
 def prepare(options: argparse.Namespace) -> str:

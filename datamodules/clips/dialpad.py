@@ -19,7 +19,7 @@ class Dialpad(ComposedClips):
     nothing is downloaded.
 
     Args:
-        data_dir: the folder of the shards.
+        data_dir: the folder of the shards; if it is empty, the clips are composed there.
         clips: number of clips in train, val and test.
         kwargs: see ComposedClips.
     """

@@ -58,8 +58,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--val-clips", type=int, help="training clips held out for val (default: a tenth, at most 2,000)"
     )
     parser.add_argument("--side", type=int, default=224, help="short side of the frames (default: 224)")
-    parser.add_argument("--out", type=Path, default=Path("data/audioset"))
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/audioset"), help="folder to write to (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes that write shards (default: %(default)s)")
 
 
 def prepare(options: argparse.Namespace) -> str:

@@ -53,7 +53,12 @@ class Split(ABC):
 
 @dataclass
 class TensorSplit(Split):
-    """A split in memory: every tensor has one row per key."""
+    """A split in memory: every tensor has one row per key.
+
+    Args:
+        keys: names of the samples.
+        tensors: one tensor (samples, ...) for every modality, and `target`.
+    """
 
     keys: Sequence[str]
     tensors: dict[str, Tensor]
@@ -127,10 +132,10 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
 
     Args:
         batch_size: samples per step, over all ranks.
-        num_workers: worker processes per rank; 0 is best for data in memory.
-        seed: seed of the sample order and of the randomness inside samples.
+        num_workers: worker processes per rank; 0 loads in the training process, which is best for data in memory.
+        seed: seed of the sample order and of the randomness inside samples; in a run, --seed_everything.
         on_bad_sample: what to do with a sample that cannot be decoded: `raise` an error, or `skip` it with a warning.
-        max_bad_share: share of skipped samples above which to stop with an error.
+        max_bad_share: share of skipped samples, 0 to 1, above which to stop with an error.
     """
 
     spec: DataSpec

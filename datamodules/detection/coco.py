@@ -127,17 +127,17 @@ class Coco(ByteArrayDataModule):
 
     Args:
         data_dir: the folder, filled by `python -m datamodules.prepare coco`.
-        side: height and width of the input.
+        side: height and width of the input in pixels.
         train: name of the training split.
-        val: name of the val split; by default `held_out` training images, the same for every seed.
+        val: name of the val split; None takes `held_out` training images, the same for every seed.
         test: name of the test split.
         held_out: number of training images in val if there is no val split.
-        categories: name of every class by its id; COCO's 80 by default.
+        categories: name of every class by its id; None for COCO's 80.
         scale_jitter: range of the factor that scales training images relative to fitting the input.
         flip: whether to flip training images left to right with probability 0.5.
         bands: frequencies per axis of the Fourier features.
         batch_size: samples per step, over all ranks.
-        num_workers: worker processes per rank.
+        num_workers: worker processes per rank; 0 loads in the training process.
         kwargs: see ByteArrayDataModule.
     """
 

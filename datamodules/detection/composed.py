@@ -20,11 +20,11 @@ class Composed(Coco):
         data_dir: a COCO folder with the splits train, val and test.
         of: the objects: digits (scikit-learn) or garments (Fashion-MNIST, from `source`).
         scenes: number of scenes in train, val and test.
-        side: height and width of the scenes and of the input.
+        side: height and width of the scenes and of the input in pixels.
         source: the folder of Fashion-MNIST.
         scale_jitter: range of the factor that scales training images.
         flip: whether to flip training images left to right with probability 0.5.
-        num_workers: worker processes per rank; 0 is best for data this small.
+        num_workers: worker processes per rank; 0 loads in the training process, which is best for data this small.
         kwargs: see Coco.
     """
 

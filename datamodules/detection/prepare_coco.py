@@ -52,7 +52,7 @@ def find(source: Path, folder: str, archive: str) -> Callable[[Path], None]:
 def add_options(parser: argparse.ArgumentParser) -> None:
     zips = ", ".join(PARTS.values())
     parser.add_argument("--source", type=Path, required=True, help=f"folder with {zips}, packed or unpacked")
-    parser.add_argument("--out", type=Path, default=Path("data/coco"))
+    parser.add_argument("--out", type=Path, default=Path("data/coco"), help="folder to write to (default: %(default)s)")
 
 
 def prepare(options: argparse.Namespace) -> str:

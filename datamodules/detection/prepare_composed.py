@@ -9,11 +9,29 @@ from ..core.datamodule import SPLITS
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("data/composed"))
-    parser.add_argument("--of", choices=("digits", "garments"), default="digits")
-    parser.add_argument("--scenes", type=int, nargs=3, default=(2000, 200, 400), metavar=("TRAIN", "VAL", "TEST"))
-    parser.add_argument("--side", type=int, default=128, help="height and width of a scene in pixels")
-    parser.add_argument("--source", default="data/fashion_mnist", help="folder of Fashion-MNIST, for garments")
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/composed"), help="folder to write to (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--of",
+        choices=("digits", "garments"),
+        default="digits",
+        help="the objects: digits of scikit-learn, or garments of Fashion-MNIST (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--scenes",
+        type=int,
+        nargs=3,
+        default=(2000, 200, 400),
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="number of scenes in each split (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--side", type=int, default=128, help="height and width of a scene in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--source", default="data/fashion_mnist", help="folder of Fashion-MNIST, for garments (default: %(default)s)"
+    )
 
 
 def prepare(options: argparse.Namespace) -> str:

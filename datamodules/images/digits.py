@@ -37,7 +37,7 @@ class Digits(ImageDataModule):
 
     Args:
         bands: frequencies per axis of the Fourier features.
-        classes: numbers of the classes to keep, which are renumbered in this order; all by default.
+        classes: numbers of the classes to keep, which are renumbered in this order; None keeps all.
         kwargs: see ImageDataModule.
     """
 

@@ -67,7 +67,7 @@ class FashionMNIST(ImageDataModule):
     Args:
         data_dir: a folder with the four IDX files, gzipped or not, or with torchvision's download.
         bands: frequencies per axis of the Fourier features.
-        classes: numbers of the classes to keep, which are renumbered in this order; all by default.
+        classes: numbers of the classes to keep, which are renumbered in this order; None keeps all.
         kwargs: see ImageDataModule.
     """
 

@@ -96,13 +96,13 @@ class ImageNet(ImageDataModule):
         data_dir: a folder laid out as in `datamodules.images.image_folder`, or the shards that
             `python -m datamodules.prepare imagenet` makes from it, local or at a URL.
         classes: number of classes, or a text file with the folder name of one class per line, in the order of the labels.
-        side: height and width of the images.
+        side: height and width of the images in pixels.
         augmentation: augmentation of training images: `none`; `inception`, a random crop and flip; or `randaugment`,
             both followed by RandAugment.
         randaugment_layers: number of operations of RandAugment.
         randaugment_magnitude: strength of the operations, 0 to 30.
         bands: frequencies per axis of the Fourier features, up to side / 2.
-        num_workers: worker processes per rank.
+        num_workers: worker processes per rank; 0 loads in the training process.
         kwargs: see ImageDataModule.
     """
 

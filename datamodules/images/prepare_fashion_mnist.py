@@ -16,7 +16,9 @@ INSTALLED = Path("/usr/share/datasets/fashion-mnist")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("data/fashion_mnist"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/fashion_mnist"), help="folder to write to (default: %(default)s)"
+    )
     parser.add_argument("--source", default="debian", help="debian (default), torchvision, or a folder with the files")
 
 

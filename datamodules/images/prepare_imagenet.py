@@ -16,13 +16,15 @@ IMAGES_PER_SHARD = 2000
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", type=Path, required=True, help="folder with train and val")
-    parser.add_argument("--out", type=Path, default=Path("data/imagenet"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/imagenet"), help="folder to write to (default: %(default)s)"
+    )
     parser.add_argument(
         "--side",
         type=int,
         help="resize the short side to this length, such as 256; by default files are kept unchanged",
     )
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="processes that write shards (default: %(default)s)")
 
 
 def prepare(options: argparse.Namespace) -> str:

@@ -37,12 +37,17 @@ class Piece(NamedTuple):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("data/furniture"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/furniture"), help="folder to write to (default: %(default)s)"
+    )
     parser.add_argument("--source", default="debian", help="debian (default), or a folder with .sh3f files")
     parser.add_argument(
-        "--points", type=int, default=4096, help="points per cloud, of which training uses a random choice"
+        "--points",
+        type=int,
+        default=4096,
+        help="points per cloud, of which training uses a random choice (default: %(default)s)",
     )
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="processes that write shards (default: %(default)s)")
 
 
 def prepare(options: argparse.Namespace) -> str:

@@ -17,12 +17,17 @@ LICENCE = "ModelNet40: for academic use; the meshes belong to their authors"
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, default=Path("data/modelnet40"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/modelnet40"), help="folder to write to (default: %(default)s)"
+    )
     parser.add_argument("--source", type=Path, required=True, help="folder with airplane/train/*.off and so on")
     parser.add_argument(
-        "--points", type=int, default=4096, help="points per cloud, of which training uses a random choice"
+        "--points",
+        type=int,
+        default=4096,
+        help="points per cloud, of which training uses a random choice (default: %(default)s)",
     )
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="processes that write shards (default: %(default)s)")
 
 
 def prepare(options: argparse.Namespace) -> str:

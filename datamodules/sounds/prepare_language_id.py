@@ -29,8 +29,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="debian",
         help="debian (default), or a folder with the folders en, es, fr, it and ru (or en_...)",
     )
-    parser.add_argument("--out", type=Path, default=Path("data/language_id"))
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--out", type=Path, default=Path("data/language_id"), help="folder to write to (default: %(default)s)"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes that write shards (default: %(default)s)")
 
 
 def prepare(options: argparse.Namespace) -> str:

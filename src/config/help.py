@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from textwrap import fill, wrap
+from textwrap import wrap
 from typing import Any, get_args
 
 from datamodules import UserError
@@ -139,8 +139,8 @@ def class_help(kind: type, slot: str) -> list[str]:
         for action in parser._actions
         if action.dest.startswith("x.") and not action.dest.endswith(".help")
     ]
-    head = [f"{kind.__module__}.{kind.__qualname__}", fill(text, WIDTH), ""]
-    whole = [line for name, told in options for line in (f"  {name}", *wrap(told, WIDTH, **INDENT))]
+    head = [f"{kind.__module__}.{kind.__qualname__}", *wrap(text, WIDTH), ""]
+    whole = [line for name, told in options for line in (shorten_to_width(f"  {name}"), *wrap(told, WIDTH, **INDENT))]
     return head + (whole if len(whole) < MOST_LINES else [shorten_to_width(f"  {n}: {told}") for n, told in options])
 
 

@@ -17,7 +17,7 @@ class Schedule(ABC):
     """Base class of schedules, with linear warm-up from 0 to 1.
 
     Args:
-        warmup: fraction of training to warm up for, from 0 to below 1.
+        warmup: fraction of training, from 0 to below 1, in which the factor rises linearly from 0 to 1.
 
     Raises:
         UserError: `warmup` is out of range.
@@ -44,7 +44,7 @@ class Constant(Schedule):
     """A constant learning rate after warm-up.
 
     Args:
-        warmup: fraction of training to warm up for.
+        warmup: fraction of training, from 0 to below 1, in which the factor rises linearly from 0 to 1.
     """
 
     def factor(self, progress: float) -> float:
@@ -55,7 +55,7 @@ class Cosine(Schedule):
     """Cosine decay from 1 at the end of warm-up to 0.
 
     Args:
-        warmup: fraction of training to warm up for.
+        warmup: fraction of training, from 0 to below 1, in which the factor rises linearly from 0 to 1.
     """
 
     def factor(self, progress: float) -> float:
@@ -66,9 +66,10 @@ class Step(Schedule):
     """Multiplies the learning rate by `gamma` at every milestone.
 
     Args:
-        milestones: fractions of training. The Perceiver's ImageNet recipe (epochs 84, 102 and 114 of 120) is 0.7, 0.85, 0.95.
-        gamma: factor at each milestone.
-        warmup: fraction of training to warm up for.
+        milestones: fractions of training, between 0 and 1. The Perceiver's ImageNet recipe (epochs 84, 102 and 114 of
+            120) is 0.7, 0.85, 0.95.
+        gamma: what the learning rate is multiplied by at each milestone.
+        warmup: fraction of training, from 0 to below 1, in which the factor rises linearly from 0 to 1.
 
     Raises:
         UserError: a milestone is not between 0 and 1.

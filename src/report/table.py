@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import pandas as pd
-from rich.console import Console
-from rich.table import Table
+from collections.abc import Callable
+from typing import Any
 
-from ..metrics.registry import METRICS, in_table_order
+import pandas as pd
+
+from ..metrics.registry import METRICS, in_table_order, main_metric
 from ..runs.folder import Run
+from .terminal import WIDE, Column, print_table, say
 
 COUNTS = ("map_classes", "samples")
+ALARM = "bold red"
 
 
 def runs_frame(runs: list[Run], split: str = "test") -> pd.DataFrame:
@@ -50,58 +53,66 @@ def runs_frame(runs: list[Run], split: str = "test") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def print_runs(runs: list[Run], split: str = "test") -> pd.DataFrame:
-    """Print the table of some runs, mark those whose data differ, and return it."""
+def print_runs(runs: list[Run], split: str = "test", wide: bool = False) -> pd.DataFrame:
+    """Print the table of some runs, mark those whose data differ, and return it.
+
+    Args:
+        runs: finished runs.
+        split: whose metrics are shown.
+        wide: show all columns, not only those that people look at first and that fit the terminal.
+    """
     frame = runs_frame(runs, split)
     several = frame["data"].nunique() > 1
-    table = Table(title=f"{split} split", title_justify="left")
-    metrics = in_table_order(map(str, frame))
-    table.add_column("cell", overflow="fold")
-    for heading in ["modalities", "seed", *metrics, "samples", "parameters", "FLOPs", "samples/s", "memory", "time"]:
-        table.add_column(heading, justify="left" if heading == "modalities" else "right", overflow="fold")
-    if several:
-        table.add_column("data")
-    for row in frame.to_dict("records"):
-        cells = [row["cell"], row["modalities"], str(row["seed"])]
-        cells += [METRICS[name].format(row[name]) for name in metrics]
-        cells += [number(row.get("samples"), ",.0f"), scaled(row["parameters"]), scaled(row["flops_per_example"])]
-        cells += [number(row["train_samples_per_second"], ",.0f"), scaled(row["peak_memory_bytes"], "B")]
-        cells += [number(row["wall_time_seconds"], ",.0f") + " s"]
-        if several:
-            cells.append(row["data"] if row["data"] == "A" else f"[bold red]{row['data']} differs[/]")
-        table.add_row(*cells)
-    out = console()
-    out.print(table)
+    say(f"{split} split", "italic")
+    print_table(runs_columns(frame, several), wide)
     if "map_classes" in frame:
         counted = sorted({int(c) for c in frame["map_classes"].dropna()})
-        out.print(f"map: macro mean of average precision over the classes with a positive: {counted}", highlight=False)
+        say(f"map: macro mean of average precision over the classes with a positive: {counted}", wrap=True)
     if several:
-        out.print("[bold red]These runs were measured on different data; do not compare across letters:[/]")
+        say("These runs were measured on different data; do not compare across letters:", ALARM, wrap=True)
         for letter, group in frame.groupby("data"):
             first = group.iloc[0]
-            out.print(
+            say(
                 f"  {letter}: {first['dataset']}, fingerprint {first['fingerprint']}, {first.get('samples', 0):,.0f} {split} "
-                f"samples, {len(group)} run(s)",
-                highlight=False,
+                f"samples, {len(group)} run(s)"
             )
     for folder in frame["run"]:
-        out.print(f"run: {folder}", highlight=False, soft_wrap=True)
+        say(f"run: {folder}")
     return frame
+
+
+def runs_columns(frame: pd.DataFrame, several: bool) -> list[Column]:
+    """The columns of the table of runs; `several` adds one that tells runs on different data apart."""
+    metrics = in_table_order(map(str, frame))
+    ranked_by = {main_metric(name for name in metrics if pd.notna(row[name])) for row in frame.to_dict("records")}
+
+    def column(key: str, heading: str, show: Callable[[Any], str], rank: int = 0, name: bool = False) -> Column:
+        values = frame[key] if key in frame else [None] * len(frame)
+        return Column(key, heading, [show(value) for value in values], rank, name)
+
+    found = [
+        column("cell", "cell", str, name=True),
+        column("modalities", "modalities", str, 4 if frame["modalities"].nunique() > 1 else WIDE, name=True),
+        column("seed", "seed", str),
+        *(column(name, name, METRICS[name].format, 0 if name in ranked_by else WIDE) for name in metrics),
+        column("samples", "samples", lambda value: number(value, ",.0f"), WIDE),
+        column("parameters", "parameters", scaled, 1),
+        column("flops_per_example", "FLOPs", scaled, WIDE),
+        column("train_samples_per_second", "samples/s", lambda value: number(value, ",.0f"), 2),
+        column("peak_memory_bytes", "memory", lambda value: scaled(value, "B"), WIDE),
+        column("wall_time_seconds", "time", lambda value: number(value, ",.0f") + " s", 3),
+    ]
+    if several:
+        letters = [letter if letter == "A" else f"{letter} differs" for letter in frame["data"]]
+        found.append(Column("data", "data", letters, style=ALARM))
+    return found
 
 
 def print_metrics(metrics: dict[str, float], title: str) -> None:
     """Print the metrics of one evaluation."""
-    table = Table("metric", "value")
-    for name, value in metrics.items():
-        table.add_row(name, METRICS[name].format(value) if name in METRICS else str(value))
-    console().print(title, highlight=False, soft_wrap=True)
-    console().print(table)
-
-
-def console() -> Console:
-    """The terminal, or a wide page in a log, so that every row stays on one line."""
-    found = Console()
-    return found if found.is_terminal else Console(width=160)
+    values = [METRICS[name].format(value) if name in METRICS else str(value) for name, value in metrics.items()]
+    say(title)
+    print_table([Column("metric", "metric", list(metrics), name=True), Column("value", "value", values)])
 
 
 def number(value: float | None, form: str) -> str:

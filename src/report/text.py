@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import pandas as pd
-from rich.table import Table
 
 from .comparison import Comparison, published_value
 from .statistics import Interval
-from .table import console, number, scaled
+from .table import ALARM, number, scaled
+from .terminal import WIDE, Column, print_table, say
 
 CHANGES_SHOWN = 4  # of a config; the page has all
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the table of variants, as strings; `key` names it whatever its heading."""
-
-    key: str
-    heading: str
-    values: list[str]
+# In the terminal: headings that need no name, and the rank of columns that are not always shown
+HEADINGS = {"difference_seeds": "difference over seeds", "difference_samples": "difference over samples"}
+RANKS = {"budget": 2, "published": 3, "gap": 4, "parameters": 5, "train_samples_per_second": 6}
+RANKS |= dict.fromkeys(("flops_per_example", "peak_memory_bytes", "wall_time_seconds", "energy_joules"), WIDE)
 
 
 def columns(comparison: Comparison) -> list[Column]:
@@ -100,27 +95,36 @@ def notes(comparison: Comparison) -> list[str]:
     return found
 
 
-def print_comparison(comparison: Comparison) -> None:
-    """The table of variants, and what was left out of it and why."""
-    frame = text_frame(comparison)
-    out = console()
-    table = Table(title=comparison.summary, title_justify="left")
-    for name in frame:
-        table.add_column(str(name), justify="left" if name == "cell" else "right", overflow="fold")
-    for row in frame.itertuples(index=False):
-        table.add_row(*row)
-    out.print(table)
+def print_comparison(comparison: Comparison, wide: bool = False) -> None:
+    """The table of variants, and what was left out of it and why.
+
+    Args:
+        comparison: of `compare_runs`.
+        wide: show all columns, not only those that people look at first and that fit the terminal.
+    """
+    say(comparison.summary, "italic", wrap=True)
+    # the only interval where there is one seed; else the first to go
+    ranks = RANKS | {"difference_samples": 7 if any(i.half > 0 for i in comparison.by_seed.values()) else 1}
+    found = [
+        replace(c, heading=HEADINGS.get(c.key, c.heading), rank=ranks.get(c.key, 0), name=c.key == "cell")
+        for c in columns(comparison)
+    ]
+    hidden = print_table(found, wide)
+    if len(comparison.variants) > 1:
+        say(f"Differences are from {comparison.variants[comparison.against].label}", wrap=True)
     for note in notes(comparison):
-        out.print(note, highlight=False)
+        say(note, wrap=True)
+    if hidden:
+        say(f"Not shown: {', '.join(hidden)}: --wide shows all columns", wrap=True)
     if comparison.excluded:
-        out.print(f"[bold red]Left out, {len(comparison.excluded)} runs that cannot be compared with these:[/]")
+        say(f"Left out, {len(comparison.excluded)} runs that cannot be compared with these:", ALARM)
     for excluded in comparison.excluded:
-        out.print(f"  {excluded.folder}: {'; '.join(excluded.reasons)}", highlight=False, soft_wrap=True, markup=False)
+        say(f"  {excluded.folder}: {'; '.join(excluded.reasons)}")
         changes = list((excluded.changes or {}).items())
         for name, (this, other) in changes[:CHANGES_SHOWN]:
-            out.print(f"    {name}: {this}, not {other}", highlight=False, soft_wrap=True, markup=False)
+            say(f"    {name}: {this}, not {other}")
         if len(changes) > CHANGES_SHOWN:
-            out.print(f"    and {len(changes) - CHANGES_SHOWN} more options; --html shows all", highlight=False)
+            say(f"    and {len(changes) - CHANGES_SHOWN} more options; --html shows all")
 
 
 def markdown(comparison: Comparison) -> str:

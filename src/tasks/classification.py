@@ -23,9 +23,9 @@ class Classification(Task):
 
     Args:
         data_spec: comes from the datamodule; its task is single_label or multi_label.
-        backbone: made with the data spec.
-        optimizer: made with the parameters.
-        schedule: factor of the learning rate over training; constant if left out.
+        backbone: the network, made with the data spec: of src.backbones, or a class of your own.
+        optimizer: of torch or timm, made with the parameters; its `lr` is what the schedule scales.
+        schedule: of src.optim, the factor of the learning rate over training; None keeps it constant.
         label_smoothing: share of the target that is spread over all classes, for single-label data.
         dropout: share of the mean features that are zeroed before the head while training.
     """

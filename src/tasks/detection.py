@@ -34,17 +34,19 @@ DETECTIONS = 100  # of an image that are kept, as many as COCO counts
 class Detection(Task):
     """Mask R-CNN (He et al. 2017) of torchvision on a feature pyramid (Lin et al. 2017) over the backbone's feature maps.
 
-    data_spec: comes from the datamodule; the images have its size and normalisation, and are not changed further.
-    backbone: made with the data spec; must have `feature_maps`.
-    optimizer: made with the parameters.
-    schedule: factor of the learning rate over training.
-    anchor_sizes: side of the anchors in pixels, one for each map of the backbone from the finest on and one for a map of half
-        the last one's size; COCO's by default. Each comes with the aspects 1:2, 1:1 and 2:1.
-    channels: of the pyramid and of the mask head.
-    box_features: width of the box head.
-    proposals: regions of an image that are proposed, at most, and on each map before overlapping ones are dropped; half as
-        many in evaluation.
-    regions: of the proposed ones that the heads are trained on, drawn at random, a quarter of them on objects.
+    Args:
+        data_spec: comes from the datamodule; the images have its size and normalisation, and are not changed further.
+        backbone: the network, made with the data spec; it must have `feature_maps`, as ResNet and LambdaResNet do.
+        optimizer: of torch or timm, made with the parameters; its `lr` is what the schedule scales.
+        schedule: of src.optim, the factor of the learning rate over training; None keeps it constant.
+        anchor_sizes: sides of the anchors in pixels, one for each map of the backbone from the finest on, and one for a map
+            of half the last one's size. Each comes with the aspects 1:2, 1:1 and 2:1.
+        channels: channels of the pyramid and of the mask head.
+        box_features: width of the box head.
+        proposals: most regions of an image that are proposed, and most on each map before overlapping ones are dropped;
+            half as many in evaluation.
+        regions: number of the proposed regions that the heads are trained on, drawn at random, at most a quarter of them on
+            objects.
     """
 
     tasks = ("detection",)

@@ -29,12 +29,15 @@ class LinearProbe(Classification):
     best on the validation split is kept, and it alone is tested. `top1` or `map` and `loss` are the trained map's,
     `ridge_top1` or `ridge_map` the other's.
 
-    backbone: made with the data spec.
-    weights: the run folder or the checkpoint file whose backbone is probed; random weights, to compare with, if left out.
-    learning_rates: of SGD with momentum 0.9; each falls to 0 as half a cosine.
-    epochs, batch_size: passes over the features, and how many of them are a step.
-    penalties: of the closed form, which minimises the squared error, summed over the examples, plus penalty times squared
-        weights.
+    Args:
+        data_spec: comes from the datamodule; its task is single_label or multi_label.
+        backbone: the network that is probed, made with the data spec.
+        weights: the run folder or the checkpoint file whose backbone is probed; None probes random weights, to compare with.
+        learning_rates: learning rates to choose from, of SGD with momentum 0.9; each falls to 0 as half a cosine.
+        epochs: passes over the features.
+        batch_size: features in a step of SGD.
+        penalties: penalties to choose from for the closed form, which minimises the squared error, summed over the examples,
+            plus penalty times squared weights.
     """
 
     explained = "features"

@@ -21,9 +21,9 @@ class Regression(Task):
 
     Args:
         data_spec: comes from the datamodule; its task is regression, its classes name the quantities.
-        backbone: made with the data spec.
-        optimizer: made with the parameters.
-        schedule: factor of the learning rate over training; constant if left out.
+        backbone: the network, made with the data spec: of src.backbones, or a class of your own.
+        optimizer: of torch or timm, made with the parameters; its `lr` is what the schedule scales.
+        schedule: of src.optim, the factor of the learning rate over training; None keeps it constant.
     """
 
     tasks = ("regression",)

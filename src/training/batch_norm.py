@@ -28,7 +28,7 @@ class SettleBatchNorms(Callback):
     In a config, list it after callbacks that swap the weights, such as EMAWeightAveraging.
 
     Args:
-        batches: number of training batches; 20 of 64 images are enough for a ResNet on Fashion-MNIST.
+        batches: number of training batches to average over; 20 of 64 images are enough for a ResNet on Fashion-MNIST.
 
     Raises:
         UserError: `batches` is below 1; or, at setup, the backbone has no batch normalisation or is frozen, or the task is

@@ -73,12 +73,12 @@ class LambdaNet(Backbone):
 
     Args:
         data_spec: spec of the data, any number of modalities.
-        patch: for each modality, the number of cells along each axis to merge before the first block. Default: 1.
+        patch: for each modality, the number of cells along each axis to merge before the first block; 1 where left out.
         widths: channels of each stage; the grid is halved between stages.
         blocks_per_stage: lambda blocks in each stage.
-        key_depth: k of the lambda layers.
-        heads: h of the lambda layers.
-        scope: r of the lambda layers along every axis, odd. Default: global. Ignored on sets.
+        key_depth: k of the lambda layers, depth of queries and keys.
+        heads: h of the lambda layers, number of query heads.
+        scope: r of the lambda layers along every axis, odd; None for global layers. Ignored on sets.
     """
 
     def __init__(

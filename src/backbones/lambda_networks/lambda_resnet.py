@@ -39,9 +39,9 @@ class LambdaResNet(Backbone):
         c4_lambdas: number of lambda layers in the third stage, evenly spread among convolutions. Default: all.
         squeeze_excite: add squeeze-and-excitation to the blocks with a convolution.
         scope: r of the lambda layers, odd; None for global layers, with embeddings up to the grid of the data.
-        key_depth: k of the lambda layers.
-        heads: h of the lambda layers.
-        intra_depth: u of the lambda layers.
+        key_depth: k of the lambda layers, depth of queries and keys.
+        heads: h of the lambda layers, number of query heads.
+        intra_depth: u of the lambda layers, intra-depth of keys and values.
         share_embeddings: share the embeddings among the lambda layers of a stage (table 4).
         stochastic_depth: probability of dropping the last block in training; it grows linearly from 0 over the blocks.
         positions: append the positional features to the input channels.

@@ -23,21 +23,22 @@ class Perceiver(Backbone):
     """Latents that attend to a byte array repeatedly, with a latent transformer after each cross-attend.
 
     Args:
-        data_spec: modalities of the data.
+        data_spec: spec of the data, any number of modalities.
         num_latents: number of latents, N.
         latent_dim: channels of a latent, D.
         cross_attends: number of iterations, each one cross-attend and one latent transformer.
         self_attends_per_block: self-attention blocks of a latent transformer.
         cross_heads: attention heads of a cross-attend.
         self_heads: attention heads of a self-attention block.
-        widening: hidden width of the MLPs over their input width.
+        widening: hidden width of the MLPs, as a multiple of their input width.
         cross_weights: index of the weight set that each iteration's cross-attend uses. [0, 1, 1, 1] is the paper's
             sharing and the default, [0, 1, 2, 3] shares nothing. None at an iteration leaves its cross-attend out, as
             in the appendix's ablations (all cross-attends at the start, or fewer than latent transformers).
         latent_weights: the same for the latent transformers; [0, 0, 0, 0] is the paper's sharing and the default.
         positions: `fourier` uses the positions of the byte array, `learned` replaces them by 128 learned channels per
             element.
-        modality_dropout: for each modality, the share of training examples in which it is hidden.
+        modality_dropout: for each modality, the share of training examples in which it is hidden, 0 to 1;
+            None hides nothing.
         checkpointing: save only each block's input for the backward pass and recompute the rest: less memory, more time.
 
     Raises:
