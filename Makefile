@@ -7,7 +7,7 @@ DEBIAN_DATA := dataset-fashion-mnist sweethome3d-furniture \
 DEBIAN_BROWSER := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test integration smoke notebooks faults lint format lock layers bench debian clean
+.PHONY: help quickstart test integration smoke docs notebooks faults lint format lock layers bench debian clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,11 +24,14 @@ integration: $(READY) ## tests with processes of their own: ranks, kills, suites
 smoke: $(READY) ## try every config: two steps and an evaluation on tiny files
 	$(BIN)/python -m pytest -n auto -m smoke
 
-notebooks: $(READY) ## execute the notebooks and render them into docs/notebooks (2 minutes)
-	rm -rf runs/notebooks runs/notebooks_compared data/notebooks
+docs: $(READY) ## the documentation site, into build/site; notebooks that changed are executed; a warning is an error
 	PYTHONWARNINGS="ignore:IProgress not found" \
-	$(BIN)/python -m nbconvert --to html --execute --no-prompt --log-level ERROR --output-dir docs/notebooks \
-		--HTMLExporter.mathjax_url= --HTMLExporter.require_js_url= --HTMLExporter.jquery_url= notebooks/*.ipynb
+	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/site
+	@echo "open build/site/index.html"
+
+notebooks: $(READY) ## the site, with all notebooks executed anew (2 minutes)
+	rm -rf build/notebooks build/doctrees runs/notebooks runs/notebooks_compared data/notebooks
+	$(MAKE) docs
 
 faults: $(READY) ## kill runs at random moments and count what is lost (10 minutes)
 	$(BIN)/python -m tests.support.faults

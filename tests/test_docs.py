@@ -1,4 +1,4 @@
-"""What README and docs/ say works: examples run, commands parse, links lead somewhere."""
+"""What README, CONTRIBUTING.md and docs/ say works: examples run, commands parse, links lead somewhere."""
 
 import json
 import os
@@ -13,25 +13,53 @@ import pytest
 import yaml
 from wandb.sdk.launch.sweeps import utils as wandb_sweeps
 
+from datamodules import Dialpad
+from src.__main__ import COMMANDS
 from src.fit import main as fit
 from tests.support import ROOT
+from tests.support.run_folders import make_run
 
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 SWEEPS = sorted((ROOT / "configs/sweeps").glob("*.yaml"))
 NAMED = re.compile(r"# (\S+\.(?:py|yaml))\n")
+OURS = ("bytebench ", "python -m src.", "python -m datamodules.")
+# Install, build and start things; what they name is checked below, and the targets of make by .ci/run
+OTHERS = ("make ", "pip install ", "source ", "mkdir ", "docker ", "wandb ", "WANDB_MODE=online wandb ")
+OTHERS += ("python -m build ", "twine ")
+OWN_TESTS = ("add_your_backbone", "add_your_data", "CONTRIBUTING")
+WITHOUT_FILES = ("digits_perceiver", "digits_ablations")  # configs and suites whose data come with a package
 ENVIRONMENT = {**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
-    found = re.findall(r"```(\w+)\n(.*?)```", page.read_text(), re.DOTALL)
-    return [block for language, block in found if language in languages]
+    """The fenced blocks of these languages, without the indentation that they have in a list."""
+    found = re.findall(r"^( *)```(\w+)\n(.*?)^ *```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [re.sub(rf"^{indent}", "", block, flags=re.M) for indent, language, block in found if language in languages]
 
 
-def commands(page: Path) -> list[str]:
-    """All `python -m` of a page, in console blocks, indented or in the text."""
-    lines = page.read_text().replace("\\\n", " ").splitlines()
-    return [found[1] for line in lines if (found := re.match(r"(?:\$ | {4})(python -m .*)", line))]
+def console(page: Path) -> list[str]:
+    """All commands of a page: lines of console blocks and indented lines, after a $."""
+    text = page.read_text().replace("\\\n", " ")
+    return list(dict.fromkeys(re.findall(r"^ *\$ (.*)", text, re.M)))
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Those of this project, as words after the name of the interpreter."""
+    found = [shlex.split(line) for line in console(page) if line.startswith(OURS)]
+    return [["-m", "src", *words[1:]] if words[0] == "bytebench" else words[1:] for words in found]
+
+
+def name_and_options(command: list[str]) -> tuple[str, list[str]]:
+    """`-m src fit --a 1` and `-m src.fit --a 1` are fit with --a 1."""
+    _, module, *words = command
+    return (words[0], words[1:]) if module == "src" else (module.rpartition(".")[2], words)
+
+
+def python(page: Path) -> str:
+    """The examples of a page that belong to no file, one after another."""
+    examples = "\n".join(block for block in blocks(page, "python") if not NAMED.match(block))
+    return re.sub(r"\b(from|import) bytebench\b", r"\1 src", examples)  # of this checkout, installed or not
 
 
 def checkout(folder: Path, page: Path) -> Path:
@@ -52,28 +80,86 @@ def run(folder: Path, *words: str) -> str:
     done = subprocess.run(
         command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=600
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stderr}"
     return done.stdout
 
 
-def test_readmes_backbone_data_set_and_config_are_short_and_train(tmp_path):
-    named = [block for block in blocks(README, "python", "yaml") if NAMED.match(block)]
-    assert len(named) == 3
-    assert all(block.count("\n") < 30 for block in named)
-    folder = checkout(tmp_path, README)
-    run(folder, "-m", "src.fit", "--config", "configs/wine_bag.yaml")
-    results = json.loads((folder / "runs/wine/bag/seed0/results.json").read_text())
-    assert results["metrics"]["test"]["top1"] > 0.6
+def shortened(command: list[str]) -> list[str] | None:
+    """A command as a test runs it: one epoch of training, a list of a suite; None if it needs files or takes minutes."""
+    name, options = name_and_options(command)
+    if name == "fit":
+        short = any(known in word for word in options for known in WITHOUT_FILES)
+        return [*command, "--trainer.max_epochs", "1"] if short else None
+    return [*command, "--list"] if name == "suite" else command
 
 
 @pytest.mark.integration
-def test_the_data_set_of_add_your_data_is_written_linted_and_learnt(tmp_path):
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if commands(p) and p.stem not in OWN_TESTS], ids=lambda page: page.stem
+)
+def test_the_commands_of_a_page_run_one_after_another(page, tmp_path):
+    folder = checkout(tmp_path, page)
+    for cell in ("audio_only", "video_only"):
+        make_run(folder / "runs" / "quickstart", cell, 0, task="multi_label")  # stands for five minutes each
+    Dialpad(folder / "data" / "dialpad", clips=(8, 2, 2)).prepare_data()
+    for command in filter(None, map(shortened, commands(page))):
+        run(folder, *command)
+    for suite in (name for block in blocks(page, "yaml") for name in NAMED.findall(block) if "/suites/" in name):
+        assert run(folder, "-m", "src", "suite", suite, "--list").count("fit") > 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_of_a_page_is_one_that_a_test_knows(page):
+    text = page.read_text()
+    for line in console(page):
+        assert line.startswith((*OURS, *OTHERS)), line
+    for name in re.findall(r"(?:`|\$ )bytebench ([a-z]+)", text):
+        assert name in COMMANDS, name
+    for module in re.findall(r"python -m ((?:src|datamodules)(?:\.\w+)+)", text):
+        assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+    for target in re.findall(r"(?:`|\$ |^    )make ([a-z]+)", text, re.M):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_training_commands_of_a_page_have_options_that_exist(page, capsys):
+    given = [name for block in blocks(page, "python", "yaml") for name in NAMED.findall(block)]
+    modules = [name.removesuffix(".py").replace("/", ".") for name in given]
+    for command in commands(page):
+        name, options = name_and_options(command)
+        written_there = any(part in word for word in options for part in (*given, *modules))
+        if name == "fit" and not written_there:
+            with pytest.raises(SystemExit) as ended:
+                fit([*options, "--print_config"])
+            assert ended.value.code == 0, command
+    capsys.readouterr()
+
+
+def test_readme_fits_on_two_screens_with_one_picture():
+    assert README.stat().st_size <= 12_000
+    assert len(re.findall(r"!\[", README.read_text())) == 1
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if python(p) and p.stem not in OWN_TESTS], ids=lambda page: page.stem
+)
+def test_the_examples_of_a_page_run_one_after_another(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scope: dict = {}
+    exec(python(page), scope)
+    for name, shape in re.findall(r"^ *(\w+) = .*# (\(\d+, .*\))$", python(page), re.M):
+        assert scope[name].shape == eval(shape)
+
+
+@pytest.mark.integration
+def test_the_data_sets_of_add_your_data_are_learnt_and_shards_are_without_fault(tmp_path):
     folder = checkout(tmp_path, ROOT / "docs/add_your_data.md")
     for command in commands(ROOT / "docs/add_your_data.md"):
-        run(folder, *shlex.split(command)[1:])
-    results = json.loads((folder / "runs/taps/perceiver/seed0/results.json").read_text())
-    assert results["metrics"]["test"]["samples"] == 150  # recordings, not their windows
-    assert results["metrics"]["test"]["top1"] > 0.6
+        run(folder, *command)
+    for name, samples in (("wine/transformer", 44), ("taps/perceiver", 150)):  # recordings, not their windows
+        results = json.loads((folder / f"runs/{name}/seed0/results.json").read_text())
+        assert results["metrics"]["test"]["samples"] == samples
+        assert results["metrics"]["test"]["top1"] > 0.6
 
 
 MASKED = """
@@ -97,45 +183,28 @@ assert torch.allclose(same[0], model({"points": permuted}), atol=1e-5)
 def test_the_backbones_of_add_your_backbone_train_ignore_what_is_masked_and_carry_detection(tmp_path):
     page = ROOT / "docs/add_your_backbone.md"
     folder = checkout(tmp_path, page)
-    first, *_ = commands(page)
-    run(folder, *shlex.split(first)[1:], "--config", "configs/trainer/smoke.yaml")
-    (example,) = [block for block in blocks(page, "python") if not NAMED.match(block)]
-    assert float(run(folder, "-c", example + MASKED).split()[0]) > 0
+    assert len(commands(page)) == 3
+    for command in commands(page):
+        run(folder, *command, "--config", "configs/trainer/smoke.yaml")
+    assert float(run(folder, "-c", python(page) + MASKED).split()[0]) > 0
 
 
-def test_the_examples_of_reuse_datamodules_run_one_after_another(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    exec("\n".join(blocks(ROOT / "docs/reuse_datamodules.md", "python")), {})
-    (of_readme,) = [block for block in blocks(README, "python") if "from datamodules import Digits" in block]
-    scope: dict = {}
-    exec(of_readme, scope)
-    assert scope["x"].shape == (32, 64, 19)
+def anchors(page: Path) -> set[str]:
+    """Of a page's headings, as hosting sites and the site make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_commands_and_files_of_a_page_exist(page):
+def test_links_and_files_of_a_page_exist(page):
     text = page.read_text()
-    for link in re.findall(r"\]\(([^)#:]+)\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
-        assert (page.parent / link).exists(), link
-    for module in re.findall(r"python -m ((?:src|datamodules)(?:\.\w+)+)", text):
-        assert (ROOT / (module.replace(".", "/") + ".py")).is_file(), module
+    for link in re.findall(r"\]\(([^):]+)\)", re.sub(r"```.*?```", "", text, flags=re.DOTALL)):
+        file, _, anchor = link.partition("#")
+        assert (page.parent / file).exists(), link
+        assert not anchor or anchor in anchors(page.parent / file if file else page), link
     given = {name for block in blocks(page, "python", "yaml") for name in NAMED.findall(block)}
     for name in re.findall(r"(?:configs|tests|docker|notebooks)/[a-z0-9_/]+\.\w+", text):
         assert (ROOT / name).is_file() or name in given, name
-    for target in re.findall(r"(?:`|^\$ )make ([a-z]+)", text, re.M):
-        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.M), target
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_training_commands_of_a_page_have_options_that_exist(page, capsys):
-    for command in commands(page):
-        module, *options = shlex.split(command)[2:]
-        known = all((ROOT / name).is_file() for name in re.findall(r"configs/\S+", command))
-        if module == "src.fit" and known and "src.backbones.pooling" not in command:
-            with pytest.raises(SystemExit) as ended:
-                fit([*options, "--print_config"])
-            assert ended.value.code == 0, command
-    capsys.readouterr()
 
 
 @pytest.mark.integration

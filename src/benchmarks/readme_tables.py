@@ -1,4 +1,4 @@
-"""Write the tables in README.md and docs/ from the CSV files in results/: `python -m src.benchmarks.readme_tables`.
+"""Write the tables in docs/ from the CSV files in results/: `python -m src.benchmarks.readme_tables`.
 
 A table is everything between the lines `<!-- table NAME -->` and `<!-- end -->`, where NAME is a key of `TABLES`.
 """
@@ -17,9 +17,8 @@ from ..config.command import Parser, run_command
 from ..config.error_messages import suggest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/*.md")
 TABLE = re.compile(r"(<!-- table (?P<name>\S+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
-DESCRIPTION = """Update the tables in README.md and docs/*.md from the CSV files in results/."""
+DESCRIPTION = """Update the tables in docs/*.md from the CSV files in results/."""
 
 
 def main(args: list[str] | None = None) -> list[Path]:
@@ -28,7 +27,7 @@ def main(args: list[str] | None = None) -> list[Path]:
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a table is out of date")
     options = parser.parse_args(args)
     changed = []
-    for page in (path for pattern in PAGES for path in sorted(ROOT.glob(pattern))):
+    for page in sorted(ROOT.glob("docs/*.md")):
         text = page.read_text()
         new = update_tables(text)
         if new != text:
