@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import matplotlib.pyplot  # noqa: F401  (wandb.Image knows a figure only once pyplot has been imported)
 import pandas as pd
 import wandb
 
