@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
 import yaml
 
 from datamodules import UserError
@@ -190,6 +191,26 @@ def test_the_runner_skips_what_is_finished_goes_on_after_what_breaks_and_says_so
     [run] = suite.main([str(path), "--runs_dir", str(runs), "--seeds", "5", "--variants", "small"])
     assert run.folder == results.parent
     assert results.stat().st_mtime_ns == written
+
+
+@pytest.mark.integration
+def test_runs_of_a_warm_suite_have_the_bits_of_runs_alone(configs, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    variants = [{"name": name, "config": "digits_perceiver"} for name in ("first", "second")]
+    path = write(configs, GOOD | {"budget": {"max_epochs": 1}, "variants": variants})
+    warm = suite.main([str(path), "--runs_dir", str(tmp_path / "warm")])
+    loaded = load_suite(path)
+    for run, variant in zip(warm, loaded.variants, strict=True):
+        options = loaded.options(variant, 0, tmp_path / "alone")
+        subprocess.run([sys.executable, "-m", "src.fit", *options], check=True, capture_output=True)
+        alone = tmp_path / "alone" / "tiny" / variant.name / "seed0"
+        assert (alone / "predictions.npz").read_bytes() == (run.folder / "predictions.npz").read_bytes()
+        warm_state, alone_state = (
+            torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["state_dict"]
+            for folder in (run.folder, alone)
+        )
+        assert warm_state.keys() == alone_state.keys()
+        assert all(torch.equal(warm_state[name], alone_state[name]) for name in warm_state)
 
 
 def test_an_unknown_variant_is_named(configs):

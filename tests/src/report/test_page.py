@@ -1,25 +1,19 @@
 """The page of a comparison in a real browser: no errors, no requests, readable on a phone, quick with 60 runs."""
 
 import json
-import logging
 import os
-import shutil
 from pathlib import Path
 
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from src.report.comparison import compare_runs
 from src.report.html import html_page
 from src.runs.folder import find_runs
+from tests.support.browser import WIDTHS, emulate, needs_browser, open_browser, requests, show
 from tests.support.run_folders import make_run
 
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-needs_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no chromium: `make debian` installs it")
 pytestmark = pytest.mark.integration
-
-WIDTHS = [(375, 740), (1280, 900)]
 
 
 @pytest.fixture(scope="module")
@@ -47,30 +41,7 @@ def pages(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def browser():
-    logging.getLogger("selenium").setLevel(logging.WARNING)
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    found = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    emulate(found, "light")
-    yield found
-    found.quit()
-
-
-def emulate(browser, scheme: str) -> None:
-    wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
-    features = [{"name": name, "value": value} for name, value in wanted.items()]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-
-def show(browser, page: Path, width: int, height: int) -> None:
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    browser.get_log("browser")
-    browser.get_log("performance")
-    browser.get(page.as_uri())
+    yield from open_browser()
 
 
 @needs_browser
@@ -79,10 +50,7 @@ def show(browser, page: Path, width: int, height: int) -> None:
 def test_page_has_no_errors_no_requests_and_does_not_scroll_sideways(browser, pages, name, width, height):
     show(browser, pages[name], width, height)
     assert browser.get_log("browser") == []
-    asked = [
-        entry["message"] for entry in browser.get_log("performance") if "Network.requestWillBeSent" in entry["message"]
-    ]
-    assert all("file://" in message for message in asked)
+    assert all(address.startswith("file://") for address in requests(browser))
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     for chart in ("spread-chart", "curve-chart", "cost-chart"):
         assert browser.find_element(By.ID, chart).find_elements(By.CSS_SELECTOR, "svg[role=img]")
