@@ -42,13 +42,17 @@ def fit(
     Raises:
         UserError: the config, an option or a file cannot be used as it is.
     """
-    from .cli import ByteBenchCLI
+    from .config.option_names import check_option_names
     from .suites.definition import expand_variant
 
     words = ["--config", str(config)] if config is not None else []
     words += ["--variant", variant] if variant is not None else []
     words += ["--resume", "auto"] if resume else []
-    cli = ByteBenchCLI(expand_variant([*words, *words_of(options)]))
+    words = expand_variant([*words, *words_of(options)])
+    check_option_names(words)
+    from .cli import ByteBenchCLI  # imports torch and Lightning: seconds
+
+    cli = ByteBenchCLI(words)
     model, data, trainer, run = cli.model, cli.datamodule, cli.trainer, cli.run
     data.prepare_data()
     model.setup("fit")  # data, and weights to probe, that are missing end the command before an older run is moved

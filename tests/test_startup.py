@@ -49,8 +49,13 @@ def test_runs_are_compared_without_torch(tmp_path):
     assert imported(tmp_path, COMMAND, "compare", str(tmp_path)) == set()
 
 
-def test_a_misspelt_option_is_told_without_libraries_that_only_other_libraries_use(tmp_path):
-    found = imported(tmp_path, COMMAND, "fit", "--config", DIGITS, "--trainer.max_epoch", "3")
+@pytest.mark.parametrize("option", ["--trainer.max_epoch", "--data.batchsize", "--model.backbone.num_latent"])
+def test_a_misspelt_option_is_told_without_torch(option, tmp_path):
+    assert imported(tmp_path, COMMAND, "fit", "--config", DIGITS, option, "3") == set()
+
+
+def test_a_command_leaves_out_what_only_other_libraries_use(tmp_path):
+    found = imported(tmp_path, COMMAND, "fit", "--config", DIGITS, "--trainer.max_epochs", "three")
     assert found <= {"lightning", "torch", "torchmetrics", "sympy"}
 
 

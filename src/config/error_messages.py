@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
-import inspect
 import pkgutil
 import re
 from collections.abc import Iterable, Iterator
@@ -17,6 +16,7 @@ from datamodules import UserError
 from datamodules.core.errors import missing_extra
 
 from .package import NAME
+from .signatures import TRAINER, parameters
 
 # Options of the commands that take a config, besides data, model and trainer
 COMMAND_OPTIONS = (
@@ -34,8 +34,6 @@ COMMAND_OPTIONS = (
 )
 # Searched for class names given without a package
 PACKAGES = ("datamodules", f"{NAME}.tasks", f"{NAME}.backbones", f"{NAME}.optim", "timm.optim", "torch.optim")
-# Constructor parameters that are not config options
-NOT_OPTIONS = ("self", "args", "kwargs", "data_spec", "params", "defaults")
 CONSTRUCTOR_FAILED = "Does not validate against any"  # prefix of jsonargparse's message
 MAX_LENGTH = 300
 # Messages of gloo and NCCL when a rank is dead or unresponsive
@@ -108,11 +106,11 @@ def explain(text: str) -> str | None:
     owner = "".join(classes[-1]) if classes else ""
 
     if found := re.search(r"Option '([^']+)' is not accepted", message):
-        options = parameters(load(owner)) if owner else (*COMMAND_OPTIONS, "data", "model", "trainer")
+        options = parameters(owner) or () if owner else (*COMMAND_OPTIONS, "data", "model", "trainer")
         holder = f"{where}: {owner}" if owner else "the config"
         return f"{holder} has no option {found[1]!r}{suggest(found[1], options)}"
     if found := re.search(r"Group 'trainer' does not accept option '([^']+)'", message):
-        return f"trainer has no option {found[1]!r}{suggest(found[1], parameters(trainer_class()))}"
+        return f"trainer has no option {found[1]!r}{suggest(found[1], parameters(TRAINER) or ())}"
     if found := re.search(r"unrecognized arguments: (\S+)", message):
         return unknown_option(found[1])
     message = re.sub(r"No (\S+) attribute (\w+)", r"module '\1' has no attribute '\2'", message)  # lazy_loader's words
@@ -159,22 +157,10 @@ def unknown_option(argument: str) -> str:
     if not argument.startswith("--"):
         return f"{argument!r} is not an option: options start with --, and a list is one argument such as '[a, b]'"
     name = argument[2:].partition("=")[0]
-    options = [*COMMAND_OPTIONS, *(f"trainer.{parameter}" for parameter in parameters(trainer_class()))]
+    options = [*COMMAND_OPTIONS, *(f"trainer.{parameter}" for parameter in parameters(TRAINER) or ())]
     same = [option for option in options if option.rpartition(".")[2] == name]
     near = same or difflib.get_close_matches(name, options, n=1)
     return f"--{name} is not an option: {f'did you mean --{near[0]}?' if near else 'see `--help`'}"
-
-
-def parameters(owner: object) -> list[str]:
-    """The options of a class: the parameters of its constructor and those of its bases."""
-    classes = owner.__mro__[:-1] if inspect.isclass(owner) else [owner] if callable(owner) else []
-    names = (name for c in classes for name in inspect.signature(c).parameters)
-    return [name for name in dict.fromkeys(names) if name not in NOT_OPTIONS]
-
-
-def trainer_class() -> Any:
-    """Imported lazily, so that commands without a config start without Lightning."""
-    return load("lightning.Trainer")
 
 
 def load(class_path: str) -> Any:
