@@ -16,7 +16,7 @@ from .signatures import TRAINER, parameters
 
 # jsonargparse's own
 KEYS = ("class_path", "init_args", "dict_kwargs", "help")
-PARSER_OPTIONS = ("data", "model", "trainer", "print_config", "print_shtab")
+PARSER_OPTIONS = ("data", "model", "trainer", "print_config")
 
 
 def check_option_names(words: Sequence[str]) -> None:
