@@ -50,13 +50,20 @@ def find_class(class_path: str) -> tuple[str, ast.Module, ast.ClassDef] | None:
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef) and node.name == name:
             return module, tree, node
-        for alias in node.names if isinstance(node, ast.ImportFrom) else []:
-            if name == (alias.asname or alias.name):
-                parts = module.split(".")
-                depth = node.level - (source.stem == "__init__")  # a package's first dot is itself
-                package = parts[: len(parts) - depth] if node.level else []
-                return find_class(".".join([*package, *([node.module] if node.module else []), alias.name]))
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if name == (alias.asname or alias.name):
+                    return find_class(f"{imported_module(module, source, node)}.{alias.name}")
     return None
+
+
+def imported_module(module: str, source: Path, node: ast.ImportFrom) -> str:
+    """The whole name of the module that a module imports from."""
+    if not node.level:
+        return node.module or ""
+    parts = module.split(".")
+    depth = node.level - (source.stem == "__init__")  # a package's first dot is itself
+    return ".".join([*parts[: len(parts) - depth], *([node.module] if node.module else [])])
 
 
 @cache
