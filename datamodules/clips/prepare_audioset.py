@@ -88,7 +88,7 @@ def prepare(options: argparse.Namespace) -> str:
         workers=options.workers,
     )
     manifest["coverage"] = {name: coverage(options.out, manifest, name, splits[name]) for name in splits}
-    shards.write_json(options.out / shards.MANIFEST, manifest)
+    shards.write_manifest(options.out, manifest)
     return f"{options.out}: " + "; ".join(
         summary(name, manifest["splits"][name], manifest["coverage"][name], len(classes)) for name in splits
     )

@@ -23,12 +23,15 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def disk_errors_explained(folder: Path) -> Iterator[None]:
-    """Turns a full disk and killed workers into a UserError."""
+    """Turns a full disk, a folder that cannot be written, and killed workers into a UserError."""
     try:
         yield
     except OSError as error:
         if error.errno not in NO_ROOM:
-            raise
+            raise UserError(
+                f"{error.filename or folder} cannot be written ({error.strerror or error}): check it and its permissions, or "
+                "choose another --out"
+            ) from error
         raise UserError(
             f"no space left to write {folder} ({error.strerror}): free some and run the same command again; "
             "finished shards are kept"
