@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core.byte_array import ByteArray, DataSpec, ModalitySpec
 from ..core.datamodule import ByteArrayDataModule, Split, SplitName
-from ..core.errors import BadSampleError, UserError
+from ..core.errors import BadSampleError, UserError, decoding
 from ..core.flatten import Flatten
 from ..core.positions import fourier_channels, fourier_features
 from ..storage import shards
@@ -82,10 +82,11 @@ class CloudSplit(Split):
         self.jitter, self.stretch, self.mirror = jitter, stretch, mirror
 
     def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        try:
-            cloud = cloud_from_bytes(self.reader.read(self.numbers[index])["npy"])
-        except (BadSampleError, KeyError) as error:
-            raise BadSampleError(f"{self.keys[index]}.npy {error}") from error
+        content = self.reader.read(self.numbers[index], only=("npy",))["npy"]
+        with decoding(f"{self.keys[index]}.npy"):
+            cloud = cloud_from_bytes(content)
+            if len(cloud) < self.points:
+                raise BadSampleError(f"holds {len(cloud)} points, fewer than {self.points}")
         if self.training:
             cloud = cloud[torch.randperm(len(cloud), generator=generator)[: self.points]]
             if self.mirror and torch.rand((), generator=generator) < 0.5:

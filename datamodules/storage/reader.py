@@ -108,8 +108,8 @@ class ShardReader:
                     # pread keeps no position, so a file opened before a fork can be read after it
                     content = os.pread(self._files[shard], size, offset)
                 except (KeyError, OSError):
-                    content = None
-                if content is None or damage(content, size, checksum):
+                    content = b""
+                if len(content) != size or crc32(content) != checksum != -1:
                     content = self._read_again(f"{sample.key}.{extension}", shard, offset, size, checksum)
                 sample[extension] = content
         return sample
@@ -151,7 +151,7 @@ def damage(content: bytes, size: int, checksum: int) -> str | None:
     """What is wrong with the bytes of a file; None if nothing is."""
     if len(content) != size:
         return "was truncated while in use"
-    return "is damaged (CRC-32)" if crc32(content) != checksum >= 0 else None
+    return "is damaged (CRC-32)" if crc32(content) != checksum != -1 else None
 
 
 def repair(folder: Path | str) -> str:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import fsspec
 
@@ -142,7 +142,7 @@ def read_files(folder: str, hashes: Mapping[str, str | None]) -> dict[str, bytes
     files, root = retried(f"{folder}/{next(iter(hashes), '')}", lambda: file_system(folder))
 
     def read(name: str) -> bytes:
-        content = files.cat_file(f"{root}/{name}")
+        content: Any = files.cat_file(f"{root}/{name}")  # bytes, as it is called here
         if hashes[name] not in (None, hashlib.sha256(content).hexdigest()):
             raise WrongBytes("it has other bytes than in its manifest, by their SHA-256")
         return content
