@@ -52,9 +52,19 @@ def main(args: list[str] | None = None) -> int:
         return inspect(options.command, options.folder)
     from .storage.workers import disk_errors_explained
 
+    check_counts(options)
     with disk_errors_explained(options.out):
         print(options.run(options))
     return 0
+
+
+def check_counts(options: argparse.Namespace) -> None:
+    """Raises UserError for a number of workers, samples, points or pixels below one."""
+    for name, value in vars(options).items():
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        if name != "seed" and any(isinstance(number, int) and number < 1 for number in numbers):
+            said = " ".join(map(str, numbers))
+            raise UserError(f"--{name.replace('_', '-')} {said}: use numbers from 1 on")
 
 
 def docstring(module: str) -> str:

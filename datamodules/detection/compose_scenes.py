@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -103,6 +104,7 @@ def compose(folder: Path, of: str, scenes: Sequence[int], side: int, source: str
         }
         info = {"description": f"scenes composed of {of}", "of": of, "scenes": list(scenes), "side": side}
         categories = [{"id": number, "name": name} for number, name in enumerate(data.spec.classes, start=1)]
+        os.sync()  # the images, before the files that say that they are complete
         (folder / "annotations").mkdir(exist_ok=True)
         for split, content in contents.items():  # last: without that of test, the folder is unfinished
             write_json(annotation_file(folder, split), {"info": info, "categories": categories, **content}, None)

@@ -26,7 +26,7 @@ def decode_image(content: bytes) -> Tensor:
     if content[:2] == b"\xff\xd8":  # JPEG, whatever the file name says
         try:
             height, width, *_ = simplejpeg.decode_jpeg_header(content)
-            if height * width <= MAX_PIXELS:  # a damaged header may declare billions, which Pillow refuses
+            if int(height) * int(width) <= MAX_PIXELS:  # a damaged header may declare billions, which Pillow refuses
                 return torch.from_numpy(simplejpeg.decode_jpeg(content))
         except ValueError:
             pass  # only Pillow reads CMYK and some unusual files, and its error messages are readable

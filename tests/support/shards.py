@@ -24,6 +24,11 @@ def reader(folder: Path | str, split: str = "train") -> shards.ShardReader:
     return shards.ShardReader(folder, shards.read_manifest(folder, COMMAND)["splits"][split]["shards"], COMMAND)
 
 
+def content(folder: Path) -> dict[str, bytes]:
+    """The bytes of all files, by their paths in the folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def as_of_format_1(folder: Path) -> None:
     """Makes of a folder what ByteBench wrote before indices had hashes and files had checksums."""
     manifest = shards.read_manifest(folder)

@@ -20,7 +20,7 @@ from datamodules.core.errors import TooShort
 from datamodules.storage import reader as storage_reader
 from datamodules.storage import shards
 from datamodules.storage.lint import findings
-from tests.support.shards import COMMAND, Read, make, reader, write
+from tests.support.shards import COMMAND, Read, content, make, reader, write
 
 FORK = multiprocessing.get_context("fork")
 
@@ -56,10 +56,6 @@ def make_once(number: int, seen: Path) -> dict:
 def folder(tmp_path) -> Path:
     write(tmp_path / "tiny")
     return tmp_path / "tiny"
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_what_is_written_is_read_back_in_any_order(folder):
