@@ -75,12 +75,14 @@ def docstring(module: str) -> str:
 
 def inspect(command: str, folder: str) -> int:
     """Checks, counts or indexes prepared data; returns the exit status."""
-    from .storage import lint, writer
+    from .storage import lint
 
     if command == "stats":
         lint.print_stats(folder)
         return 0
     if command == "reindex":
+        from .storage import writer
+
         writer.reindex(Path(folder))
         print(f"{folder}: indices and manifest written")
         return 0

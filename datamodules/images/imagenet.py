@@ -136,7 +136,7 @@ class ImageNet(ImageDataModule):
                 f"ImageNet is not in {self.data_dir}: run `{self.how_to_make}`, or set --data.data_dir to a folder with "
                 "train/CLASS/*.JPEG and val"
             )
-        manifest = shards.read_manifest(self.data_dir, self.how_to_make)
+        manifest = shards.read_manifest(self.data_dir, self.how_to_make, "imagenet")
         self.check_classes(manifest["made_with"]["classes"])
         return manifest
 
@@ -163,8 +163,7 @@ class ImageNet(ImageDataModule):
 
     def make_split(self, name: SplitName) -> Split:
         if manifest := self.manifest():
-            lines = manifest["splits"][name]["shards"]
-            reader = shards.ShardReader(self.data_dir, lines, self.how_to_make)
+            reader = shards.ShardReader(self.data_dir, shards.shards_of(manifest, name), self.how_to_make)
             files: ImageFiles = ShardFiles(reader, self.spec.num_classes)
         else:
             files = FolderFiles(Path(self.data_dir), self.images()[name])

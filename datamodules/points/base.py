@@ -98,7 +98,8 @@ class CloudSplit(Split):
 
 
 class PointClouds(ByteArrayDataModule):
-    """Base class of point clouds. A subclass implements `how_to_make` and `select`.
+    """Base class of point clouds. A subclass sets `prepared_as`, its name in `datamodules.prepare`, and implements
+    `how_to_make` and `select`.
 
     Args:
         data_dir: the folder of the shards.
@@ -110,6 +111,7 @@ class PointClouds(ByteArrayDataModule):
         kwargs: see ByteArrayDataModule.
     """
 
+    prepared_as: str
     upright = 2  # the axis that points up
 
     def __init__(
@@ -138,7 +140,7 @@ class PointClouds(ByteArrayDataModule):
         """Returns a reader, the indices of the split's clouds in it, and their classes."""
 
     def manifest(self) -> dict:
-        manifest = shards.read_manifest(self.data_dir, self.how_to_make)
+        manifest = shards.read_manifest(self.data_dir, self.how_to_make, self.prepared_as)
         if self.points > manifest["made_with"]["points"]:
             raise UserError(
                 f"{self.data_dir} holds clouds of {manifest['made_with']['points']} points, but --data.points is "
@@ -147,7 +149,7 @@ class PointClouds(ByteArrayDataModule):
         return manifest
 
     def reader(self, stored: str) -> shards.ShardReader:
-        return shards.ShardReader(self.data_dir, self.manifest()["splits"][stored]["shards"], self.how_to_make)
+        return shards.ShardReader(self.data_dir, shards.shards_of(self.manifest(), stored), self.how_to_make)
 
     def make_split(self, name: SplitName) -> Split:
         return CloudSplit(*self.select(name), self.points, training=name == "train", **self.augmentation)

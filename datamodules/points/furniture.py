@@ -67,6 +67,7 @@ class Furniture(PointClouds):
         kwargs: see ByteArrayDataModule.
     """
 
+    prepared_as = "furniture"
     upright = 1
 
     def __init__(

@@ -42,10 +42,10 @@ def finished(folder: Path | str) -> bool:
     return remote.url(folder) is not None or (Path(folder) / MANIFEST).is_file()
 
 
-def read_manifest(folder: Path | str, how_to_make: str = "the command that made it") -> dict:
+def read_manifest(folder: Path | str, how_to_make: str = "the command that made it", name: str | None = None) -> dict:
     """Reads the manifest of a finished folder, a path or any URL that fsspec supports.
 
-    Raises UserError with the command `how_to_make` if there is no valid manifest.
+    Raises UserError with the command `how_to_make` if there is no valid manifest, or if its data set is not `name`.
     """
     where = f"{folder}/{MANIFEST}"
     if url := remote.url(folder):
@@ -58,9 +58,15 @@ def read_manifest(folder: Path | str, how_to_make: str = "the command that made 
     else:
         raise UserError(f"{folder} has no {MANIFEST}: run `{how_to_make}`")
     try:
-        return check_manifest(parse_json(content))
+        manifest = check_manifest(parse_json(content))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{where} is damaged ({reason(error)}): delete {folder} and run `{how_to_make}`") from error
+    if name not in (None, manifest["name"]):
+        raise UserError(
+            f"{folder} holds {manifest['name']} instead of {name}: set another --data.data_dir, or run `{how_to_make}` for "
+            "another folder"
+        )
+    return manifest
 
 
 def check_manifest(manifest: Any) -> dict:
@@ -109,6 +115,13 @@ def shortened(value: Any) -> str:
 def listed_shards(manifest: Mapping[str, Any]) -> list[dict]:
     """The lines of all shards of all splits."""
     return [shard for entry in manifest["splits"].values() for shard in entry["shards"]]
+
+
+def shards_of(manifest: Mapping[str, Any], split: str) -> list[dict]:
+    """The lines of the shards of one split. Raises UserError if there is no such split."""
+    if split not in manifest["splits"]:
+        raise UserError(f"the data set {manifest['name']} has no split {split}, but {', '.join(manifest['splits'])}")
+    return manifest["splits"][split]["shards"]
 
 
 def joint_hash(hashes: Sequence[str]) -> str:

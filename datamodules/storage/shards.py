@@ -18,6 +18,7 @@ from .manifest import MAX_REHASHED as MAX_REHASHED
 from .manifest import fingerprint as fingerprint
 from .manifest import finished as finished
 from .manifest import read_manifest as read_manifest
+from .manifest import shards_of as shards_of
 from .manifest import write_manifest as write_manifest
 from .reader import ShardReader as ShardReader
 from .sample import Sample as Sample

@@ -13,8 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from ..core.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -58,6 +56,8 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 def start_worker() -> None:
     """Initializes a worker process."""
+    import torch  # not at the top: to inspect a folder, it is not needed
+
     torch.set_num_threads(1)  # torch's thread pool does not survive a fork
     threading.Thread(target=exit_with_parent, daemon=True).start()
 

@@ -141,3 +141,12 @@ def test_furniture_with_a_damaged_json_is_an_error_because_the_folds_depend_on_i
     rewrite(tmp_path / "copy", "all-000000.tar", lambda k, e, content: json.dumps({"name": 3}).encode())
     with pytest.raises(UserError, match=r"json cannot be decoded \('int' object has no attribute 'lower'\)"):
         datamodules.Furniture(data_dir=str(tmp_path / "copy"), on_bad_sample="skip").split("val")
+
+
+def test_the_folder_of_another_data_set_is_refused(tiny):
+    folder = options_of(tiny, "LanguageId")["data_dir"]
+    for name, other in (("AudioSet", "audioset"), ("ImageNet", "imagenet"), ("ModelNet40", "modelnet40")):
+        with pytest.raises(
+            UserError, match=rf"{folder} holds language_id instead of {other}: set another --data.data_dir"
+        ):
+            getattr(datamodules, name)(data_dir=folder).split("val")
