@@ -7,7 +7,7 @@ DEBIAN_DATA := dataset-fashion-mnist sweethome3d-furniture \
 DEBIAN_BROWSER := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test integration smoke docs notebooks faults lint format lock layers bench debian clean
+.PHONY: help quickstart test integration smoke docs notebooks faults fuzz lint format lock layers bench debian clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ notebooks: $(READY) ## the site, with all notebooks executed anew (2 minutes)
 
 faults: $(READY) ## kill runs at random moments and count what is lost (10 minutes)
 	$(BIN)/python -m tests.support.faults
+
+fuzz: $(READY) ## read hundreds of damaged files of each kind (10 minutes)
+	$(BIN)/python -m tests.support.fuzz_data
 
 lint: $(READY) ## style, imports and types
 	$(BIN)/ruff check .

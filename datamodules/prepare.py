@@ -11,7 +11,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from .core.errors import UserError, missing_extra
+from .core.errors import UserError, missing_extra, one_line
 
 # The module that prepares each data set, with `add_options` and `prepare`; its docstring is the help
 SETS = {
@@ -26,6 +26,11 @@ SETS = {
     "coco": "detection.prepare_coco",
     "composed": "detection.prepare_composed",
 }
+INSPECT = {
+    "lint": "check shards and print one line per problem",
+    "stats": "print a table with counts",
+    "reindex": "write damaged or outdated indices anew from intact shards",
+}
 
 
 def main(args: list[str] | None = None) -> int:
@@ -39,14 +44,27 @@ def main(args: list[str] | None = None) -> int:
             module = import_module(f"datamodules.{module_name}")
             module.add_options(command)
             command.set_defaults(run=module.prepare)
-    for name, text in (("lint", "check shards and print one line per problem"), ("stats", "print a table with counts")):
+    for name, text in INSPECT.items():
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.add_argument("folder", help="folder or URL of the shards", metavar="DIR")
     options = parser.parse_args(args)
-    if options.command in ("stats", "lint"):
+    if options.command in INSPECT:
         return inspect(options.command, options.folder)
-    print(options.run(options))
+    from .storage.workers import disk_errors_explained
+
+    check_counts(options)
+    with disk_errors_explained(options.out):
+        print(options.run(options))
     return 0
+
+
+def check_counts(options: argparse.Namespace) -> None:
+    """Raises UserError for a number of workers, samples, points or pixels below one."""
+    for name, value in vars(options).items():
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        if name != "seed" and any(isinstance(number, int) and number < 1 for number in numbers):
+            said = " ".join(map(str, numbers))
+            raise UserError(f"--{name.replace('_', '-')} {said}: use numbers from 1 on")
 
 
 def docstring(module: str) -> str:
@@ -56,23 +74,34 @@ def docstring(module: str) -> str:
 
 
 def inspect(command: str, folder: str) -> int:
-    """Checks or counts prepared data; returns the exit status."""
+    """Checks, counts or indexes prepared data; returns the exit status."""
     from .storage import lint
 
     if command == "stats":
         lint.print_stats(folder)
         return 0
-    findings = list(lint.findings(Path(folder)))
+    if command == "reindex":
+        from .storage import writer
+
+        writer.reindex(Path(folder))
+        print(f"{folder}: indices and manifest written")
+        return 0
+    findings = [one_line(finding) for finding in lint.findings(Path(folder))]
     print("\n".join(findings) or f"{folder}: no problems found")
     return int(bool(findings))
 
 
-if __name__ == "__main__":
+def run(args: list[str] | None = None) -> int:
+    """`main`, with one line for an error that the user can fix."""
     try:
-        sys.exit(main())
+        return main(args)
     except (UserError, ModuleNotFoundError) as error:
-        line = str(error) if isinstance(error, UserError) else missing_extra(error)
+        line = one_line(str(error)) if isinstance(error, UserError) else missing_extra(error)
         if line is None:
             raise
         print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(run())

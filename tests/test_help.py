@@ -131,10 +131,10 @@ def test_every_option_of_a_command_has_a_description(name, monkeypatch):
     assert undescribed(parser._actions) == []
 
 
-@pytest.mark.parametrize("name", [*prepare.SETS, "lint", "stats"])
+@pytest.mark.parametrize("name", [*prepare.SETS, *prepare.INSPECT])
 def test_every_option_of_a_preparer_has_a_description(name, monkeypatch):
     (commands,) = parser_of(prepare.main, [name], monkeypatch)._subparsers._group_actions
-    assert set(commands.choices) == {*prepare.SETS, "lint", "stats"}
+    assert set(commands.choices) == {*prepare.SETS, *prepare.INSPECT}
     assert len(commands.choices[name]._actions) > 1
     assert undescribed(commands.choices[name]._actions) == []
 

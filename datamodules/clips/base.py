@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..core.datamodule import CompactBatches, Split, TensorSplit
-from ..core.errors import BadSampleError, UserError
+from ..core.errors import BadSampleError, UserError, decoding
 from ..core.order import SampleRef
 from ..core.progress import track
 from ..core.random import randint, uniform
@@ -115,23 +114,15 @@ class ClipSplit(Split):
     def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         number, window = divmod(index, self.windows)
         files = self.reader.read(number)
-        key = self.reader.keys[number]
-        try:
-            metadata = json.loads(files["json"])
-            labels, seconds = metadata["labels"], float(metadata["seconds"])
-        except (KeyError, ValueError) as error:
-            raise BadSampleError(f"{key}.json lacks labels or seconds, or is not JSON") from error
+        labels, seconds = files.labels(self.num_classes), files.seconds()
         position = uniform(0, 1, generator) if self.training else window_position(window, self.windows)
         start = window_start(seconds, max(w.seconds for w in (self.video, self.audio) if w is not None), position)
         filters = None
         if self.training and self.video is not None and self.augmentation is not None:
             filters = self.augmentation.draw(self.video, generator)
-        try:
-            video, audio = decode_clip(files["mp4"], start, self.video, self.audio, filters, self.fill_missing)
-        except KeyError as error:
-            raise BadSampleError(f"{key} has no mp4") from error
-        except BadSampleError as error:
-            raise BadSampleError(f"{key}.mp4 {error}") from error
+        content = files["mp4"]
+        with decoding(f"{files.key}.mp4"):
+            video, audio = decode_clip(content, start, self.video, self.audio, filters, self.fill_missing)
         sample = {"target": torch.zeros(self.num_classes).index_fill_(0, torch.tensor(labels, dtype=torch.long), 1.0)}
         if video is not None:
             sample["video"] = video
@@ -140,27 +131,36 @@ class ClipSplit(Split):
         return sample
 
 
-def load_into_memory(split: Split, what: str, workers: int) -> TensorSplit:
-    """Decodes a split once. Only for splits whose samples are the same in every epoch."""
+def load_into_memory(split: Split, what: str, workers: int) -> tuple[TensorSplit, dict[str, str]]:
+    """Decodes a split once. Only for splits whose samples are the same in every epoch.
+
+    Returns:
+        The decoded split, and why samples could not be decoded, by their keys; their tensors are those of others.
+    """
     # every rank needs all samples, so OrderedBatches does not fit
     steps = [
         [SampleRef(i, epoch=0, real=True) for i in step.tolist()] for step in torch.arange(len(split.keys)).split(64)
     ]
-    loader = DataLoader(CompactBatches(split, seed=0, on_bad_sample="raise"), None, sampler=steps, num_workers=workers)
+    loader = DataLoader(CompactBatches(split, seed=0, on_bad_sample="skip"), None, sampler=steps, num_workers=workers)
     batches = list(track(loader, what, total=len(steps), unit="batches"))
     names = [name for name in batches[0] if name not in ("key", "weight", "bad")]
-    return TensorSplit(split.keys, {n: torch.cat([b[n] for b in batches]) for n in names})
+    bad = {key: reason for batch in batches for key, reason in batch["bad"].items()}
+    return TensorSplit(split.keys, {n: torch.cat([b[n] for b in batches]) for n in names}), bad
 
 
 class InMemory(Split):
-    """A split that is decoded into memory when it is opened."""
+    """A split that is decoded into memory when it is opened. Bad samples are told when they are loaded."""
 
     def __init__(self, split: Split, what: str, workers: int) -> None:
         self.split, self.keys, self.what, self.workers = split, split.keys, what, workers
         self.decoded: TensorSplit | None = None
+        self.bad: dict[str, str] = {}
 
     def open(self) -> None:
-        self.decoded = self.decoded or load_into_memory(self.split, f"decoding {self.what}", self.workers)
+        if self.decoded is None:
+            self.decoded, self.bad = load_into_memory(self.split, f"decoding {self.what}", self.workers)
 
     def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
+        if self.bad and (reason := self.bad.get(self.keys[index])):
+            raise BadSampleError(reason)
         return (self.decoded or self.split).load(index, generator)

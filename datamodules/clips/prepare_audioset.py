@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..core.errors import BadSampleError, TooShort, UserError
+from ..core.errors import BadSampleError, TooShort, UserError, decoding
 from ..core.order import hashed_seed
 from ..storage import shards
 from .media import describe_clip, encode_clip, read_window
@@ -88,7 +88,7 @@ def prepare(options: argparse.Namespace) -> str:
         workers=options.workers,
     )
     manifest["coverage"] = {name: coverage(options.out, manifest, name, splits[name]) for name in splits}
-    shards.write_json(options.out / shards.MANIFEST, manifest)
+    shards.write_manifest(options.out, manifest)
     return f"{options.out}: " + "; ".join(
         summary(name, manifest["splits"][name], manifest["coverage"][name], len(classes)) for name in splits
     )
@@ -167,10 +167,8 @@ def make_sample(segment: Segment, source: Path, side: int) -> dict:
     if segment.file is None:
         raise BadSampleError(f"{segment.key} has no file in the source folder")
     path = source / segment.file
-    try:
+    with decoding(f"{segment.key}: {path.name}"):
         images, sound, seconds = read_clip(path, segment.start, segment.end, side)
-    except BadSampleError as error:
-        raise type(error)(f"{segment.key}: {path.name} {error}") from error
     return {
         "__key__": segment.key,
         "mp4": encode_clip(

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -70,8 +72,9 @@ class TensorSplit(Split):
 class CompactBatches(Dataset):
     """Compact batches, indexed by the list of SampleRef of one step.
 
-    A compact batch has stacked tensors, `key`, `weight` and `bad`, the errors of samples that could not be decoded. Those
-    samples have weight 0 and the tensors of a good sample.
+    A compact batch has stacked tensors, `key`, `weight` and `bad`, why samples could not be decoded, by their keys. Those
+    samples have weight 0 and the tensors of a good sample. A sample whose tensors differ in name, shape or type from those
+    of most others in the batch is bad too.
     """
 
     def __init__(self, split: Split, seed: int, on_bad_sample: Literal["raise", "skip"]) -> None:
@@ -82,45 +85,56 @@ class CompactBatches(Dataset):
 
     def __getitem__(self, refs: list[SampleRef]) -> dict:
         keys = [self.split.keys[ref.index] for ref in refs]
-        weight = torch.tensor([float(ref.real) for ref in refs])
-        batch: dict[str, Any] = {}
-        bad: list[str] = []
-        good, missing = 0, []  # rows of the batch
+        samples: dict[int, dict[str, Any]] = {}  # by row of the batch
+        bad: dict[str, str] = {}
         for row, (ref, key) in enumerate(zip(refs, keys, strict=True)):
-            if not ref.real and batch:  # padding: any sample has the right shape
-                missing.append(row)
+            if not ref.real and samples:  # padding: any sample has the right shape
                 continue
             try:
-                sample = self.split.load(ref.index, sample_generator(self.seed, ref.epoch, key))
+                samples[row] = self.split.load(ref.index, sample_generator(self.seed, ref.epoch, key))
             except BadSampleError as error:
                 if self.on_bad_sample == "raise":
                     raise
-                missing.append(row)
-                weight[row] = 0
-                bad.append(f"{key}: {error}")
-                continue
-            write_row(batch, sample, row, len(refs))
-            good = row
-        if not batch:
-            raise UserError(f"no sample of a batch could be decoded; the first error: {bad[0]}")
-        for rows in batch.values():
-            for row in missing:
-                rows[row] = rows[good]
-        return {**batch, "key": keys, "weight": weight, "bad": bad}
+                bad[key] = str(error)
+        forms = {row: form(sample) for row, sample in samples.items()}
+        usual = Counter(forms.values()).most_common(1)[0][0] if forms else ()
+        for row in [row for row, found in forms.items() if found != usual]:
+            bad[keys[row]] = f"has {dict(forms[row])}, other samples {dict(usual)}"
+            if self.on_bad_sample == "raise":
+                raise BadSampleError(f"{keys[row]} {bad[keys[row]]}")
+            del samples[row]
+        if not samples:
+            raise UserError(
+                "no sample of a batch could be decoded; the first error: {}: {}".format(*next(iter(bad.items())))
+            )
+        weight = torch.tensor([float(ref.real and key not in bad) for ref, key in zip(refs, keys, strict=True)])
+        return {**stack(samples, len(refs)), "key": keys, "weight": weight, "bad": bad}
 
 
-def write_row(batch: dict[str, Any], sample: dict[str, Any], row: int, size: int) -> None:
-    """Writes a sample into a row of a batch of this size.
+def form(sample: dict[str, Any]) -> tuple:
+    """What all samples of a batch must share: the names, and the shape and type of tensors."""
+    return tuple(
+        (name, f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__)
+        for name, value in sorted(sample.items())
+    )
 
-    Tensors go into one tensor (B, ...), which the first sample allocates; anything else, such as targets of detection,
-    goes into a list.
+
+def stack(samples: dict[int, dict[str, Any]], size: int) -> dict[str, Any]:
+    """Stacks samples, given by their rows, into a batch of this size; its other rows repeat the last one. Frees the samples.
+
+    Tensors go into one tensor (B, ...); anything else, such as targets of detection, into a list.
     """
-    for name, value in sample.items():
-        if name not in batch:
-            batch[name] = value.new_empty(size, *value.shape) if isinstance(value, Tensor) else [None] * size
-        if isinstance(value, Tensor) and value.shape != batch[name].shape[1:]:
-            raise ValueError(f"{name} is {tuple(value.shape)}, in other samples {tuple(batch[name].shape[1:])}")
-        batch[name][row] = value
+    batch: dict[str, Any] = {}
+    rows = list(samples)
+    for row in rows:
+        for name, value in samples.pop(row).items():
+            if name not in batch:
+                batch[name] = value.new_empty(size, *value.shape) if isinstance(value, Tensor) else [None] * size
+            batch[name][row] = value
+    for values in batch.values():
+        for row in set(range(size)) - set(rows):
+            values[row] = values[rows[-1]]
+    return batch
 
 
 class ByteArrayDataModule(L.LightningDataModule, ABC):
@@ -156,8 +170,8 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
             )
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.on_bad_sample, self.max_bad_share = on_bad_sample, max_bad_share
-        self.bad_samples: list[str] = []
-        self.samples_seen = 0
+        self.bad_samples: dict[str, str] = {}  # why samples could not be decoded, by their keys
+        self.samples_seen = self.samples_skipped = 0  # in all epochs
         self.test_split: SplitName = "test"  # the split of `test_dataloader`
         self._splits: dict[str, Split] = {}
         self.steps_done = 0  # training steps taken by the trainer; the order continues from there
@@ -252,19 +266,35 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
 
     def _count_bad(self, compact: dict) -> None:
         self.samples_seen += len(compact["key"])
-        for reason in compact["bad"]:
-            log.warning("skipped %s", reason)
-            self.bad_samples.append(reason)
+        self.samples_skipped += len(compact["bad"])
+        for key, reason in compact["bad"].items():
+            if sample_of(key) not in self.bad_samples:  # of a clip with several windows, the first that is bad
+                log.warning("skipped %s: %s", key, reason)
+                self.bad_samples[sample_of(key)] = reason
         # the share is meaningless for less than about a hundred samples
-        if self.bad_samples and len(self.bad_samples) > self.max_bad_share * max(self.samples_seen, 100):
+        if self.samples_skipped > self.max_bad_share * max(self.samples_seen, 100):
             raise UserError(
-                f"{len(self.bad_samples)} of {self.samples_seen} samples could not be decoded, more than "
-                f"max_bad_share {self.max_bad_share}; the last error: {self.bad_samples[-1]}"
+                f"{self.samples_skipped} of {self.samples_seen} samples could not be decoded, more than "
+                f"max_bad_share {self.max_bad_share}; the last error: {list(self.bad_samples.values())[-1]}"
             )
 
+    def gather_bad_samples(self) -> dict[str, str]:
+        """The bad samples of all ranks so far, sorted by key. Every rank must call this at the same time."""
+        found = [self.bad_samples]
+        if dist.is_available() and dist.is_initialized():
+            found = [{} for _ in range(dist.get_world_size())]
+            dist.all_gather_object(found, self.bad_samples)
+        self.bad_samples = dict(sorted((key, reason) for one in found for key, reason in one.items()))
+        return self.bad_samples
+
     def state_dict(self) -> dict:
-        """The state for checkpoints: the spec and the number of steps taken."""
-        return {"spec": self.spec.to_dict(), "steps_done": self.steps_done}
+        """The state for checkpoints: the spec, the number of steps taken, and the bad samples of this rank so far."""
+        return {
+            "spec": self.spec.to_dict(),
+            "steps_done": self.steps_done,
+            "bad_samples": dict(sorted(self.bad_samples.items())),
+        }
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.steps_done = state_dict["steps_done"]
+        self.bad_samples = {**state_dict.get("bad_samples", {}), **self.bad_samples}

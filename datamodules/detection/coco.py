@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core.byte_array import DataSpec
 from ..core.datamodule import ByteArrayDataModule, Split, SplitName
-from ..core.errors import BadSampleError, UserError
+from ..core.errors import BadSampleError, UserError, reason
 from ..core.flatten import GridModality
 from ..core.order import epoch_order
 from ..images.imagenet import IMAGENET_MEAN, IMAGENET_STD
@@ -93,8 +93,8 @@ class CocoSplit(Split):
                 continue
             try:
                 window, crop = place_mask(item, placement)
-            except (KeyError, TypeError, ValueError) as error:
-                raise BadSampleError(f"mask of annotation {item['id']} cannot be read: {error}") from error
+            except Exception as error:  # anything may be written there
+                raise BadSampleError(f"mask of annotation {item['id']} cannot be read: {reason(error)}") from error
             table.append([*box, self.labels[item["category"]], item["crowd"], item["area"]])
             windows.append(window)
             crops.append(crop.ravel())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ..core.order import hashed_seed
 from ..core.progress import track
 from ..images.digits import Digits
 from ..images.fashion_mnist import FashionMNIST
-from ..storage import shards
+from ..storage.files import write_json
 from ..storage.workers import disk_errors_explained, one_at_a_time
 from .annotations import annotation_file
 from .masks import encode_rle
@@ -103,7 +104,8 @@ def compose(folder: Path, of: str, scenes: Sequence[int], side: int, source: str
         }
         info = {"description": f"scenes composed of {of}", "of": of, "scenes": list(scenes), "side": side}
         categories = [{"id": number, "name": name} for number, name in enumerate(data.spec.classes, start=1)]
+        os.sync()  # the images, before the files that say that they are complete
         (folder / "annotations").mkdir(exist_ok=True)
         for split, content in contents.items():  # last: without that of test, the folder is unfinished
-            shards.write_json(annotation_file(folder, split), {"info": info, "categories": categories, **content}, None)
+            write_json(annotation_file(folder, split), {"info": info, "categories": categories, **content}, None)
         (folder / ".lock").unlink()

@@ -103,11 +103,10 @@ def place_mask(item: dict, placement: Placement) -> tuple[tuple[int, int, int, i
     """
     segmentation = item["segmentation"]
     if isinstance(segmentation, dict):
-        mask = decode_rle(segmentation)
-        if mask.shape != placement.size:
-            height, width = placement.size
-            raise ValueError(f"it is {mask.shape[0]}x{mask.shape[1]}, the image {height}x{width}")
-        mask = placement.mask(mask)
+        if tuple(segmentation["size"]) != placement.size:
+            (height, width), found = placement.size, segmentation["size"]
+            raise ValueError(f"it is {'x'.join(map(str, found))}, the image {height}x{width}")
+        mask = placement.mask(decode_rle(segmentation))
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):
             return (0, 0, 0, 0), np.zeros((0, 0), bool)

@@ -9,8 +9,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ..core.errors import UserError
+from ..core.errors import UserError, reason
 from ..core.progress import track
+from ..storage.index import escapes_folder
 from ..storage.workers import disk_errors_explained
 from .coco import Coco
 
@@ -30,14 +31,23 @@ def unpack(archive: Path, folder: str, out: Path) -> None:
             members = [m for m in content.infolist() if m.filename.startswith(f"{folder}/") and not m.is_dir()]
             for member in track(members, f"unpacking {archive.name}", total=len(members), unit="files"):
                 path = part / member.filename
-                if not (path.is_file() and path.stat().st_size == member.file_size):
+                if escapes_folder(member.filename):
+                    raise ValueError(f"{member.filename} would be unpacked outside of the folder")
+                if path.is_file() and path.stat().st_size == member.file_size:
+                    continue
+                try:
                     content.extract(member, part)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise UserError(f"{archive} is damaged ({error}): download it again") from error
+                except Exception:
+                    path.unlink(missing_ok=True)  # it may have the right size, but not the right bytes
+                    raise
+    except OSError:
+        raise
+    except Exception as error:  # zipfile and zlib raise many kinds for damaged bytes
+        raise UserError(f"{archive} is damaged ({reason(error)}): download it again") from error
     if not members:
         raise UserError(f"{archive} has no folder {folder}: check that it is from COCO 2017")
+    os.sync()  # the files, before the name that says that they are complete
     os.replace(part / folder, out / folder)
-    shutil.rmtree(part)
 
 
 def find(source: Path, folder: str, archive: str) -> Callable[[Path], None]:
@@ -63,6 +73,8 @@ def prepare(options: argparse.Namespace) -> str:
     with disk_errors_explained(options.out):
         for step in steps:
             step(options.out)
+        for folder in PARTS:
+            shutil.rmtree(options.out / f"{folder}.part", ignore_errors=True)
     return f"{options.out}: " + "; ".join(count(Coco(str(options.out)), name) for name in ("train2017", "val2017"))
 
 

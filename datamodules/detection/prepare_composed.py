@@ -40,6 +40,7 @@ def prepare(options: argparse.Namespace) -> str:
 
     data = Composed(str(options.out), options.of, tuple(options.scenes), options.side, options.source)
     data.prepare_data()
+    (options.out / ".lock").unlink(missing_ok=True)  # left by a kill after the last annotations
     picture = options.out / "examples.png"
     save_picture(data, picture)
     sizes = [len(data.split(name).keys) for name in SPLITS]

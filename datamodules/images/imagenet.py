@@ -1,6 +1,5 @@
 """ImageNet, from a folder of images or from shards."""
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.datamodule import Split, SplitName
-from ..core.errors import BadSampleError, UserError
+from ..core.errors import BadSampleError, UserError, decoding
 from ..core.flatten import GridModality
 from ..storage import shards
 from . import image_folder, transforms
@@ -41,16 +40,16 @@ class FolderFiles(ImageFiles):
         try:
             return (self.root / image.path).read_bytes(), image.label
         except OSError as error:
-            raise BadSampleError(f"cannot be read: {error.strerror}") from error
+            raise BadSampleError(f"{image.key} cannot be read: {error.strerror}") from error
 
 
 class ShardFiles(ImageFiles):
-    def __init__(self, reader: shards.ShardReader) -> None:
-        self.reader, self.keys = reader, reader.keys
+    def __init__(self, reader: shards.ShardReader, classes: int) -> None:
+        self.reader, self.keys, self.classes = reader, reader.keys, classes
 
     def read(self, index: int) -> tuple[bytes, int]:
         files = self.reader.read(index)
-        return files["jpg"], json.loads(files["json"])["label"]
+        return files["jpg"], files.label(self.classes)
 
 
 class ImageSplit(Split):
@@ -70,11 +69,9 @@ class ImageSplit(Split):
         self.side, self.augmentation, self.layers, self.magnitude = side, augmentation, layers, magnitude
 
     def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        try:
-            content, label = self.files.read(index)
+        content, label = self.files.read(index)
+        with decoding(self.keys[index]):
             image = transforms.decode_image(content)
-        except BadSampleError as error:
-            raise BadSampleError(f"{self.keys[index]} {error}") from error
         return {"image": self.crop(image, generator), "target": torch.tensor(label)}
 
     def crop(self, image: Tensor, generator: torch.Generator) -> Tensor:
@@ -139,7 +136,7 @@ class ImageNet(ImageDataModule):
                 f"ImageNet is not in {self.data_dir}: run `{self.how_to_make}`, or set --data.data_dir to a folder with "
                 "train/CLASS/*.JPEG and val"
             )
-        manifest = shards.read_manifest(self.data_dir, self.how_to_make)
+        manifest = shards.read_manifest(self.data_dir, self.how_to_make, "imagenet")
         self.check_classes(manifest["made_with"]["classes"])
         return manifest
 
@@ -166,8 +163,8 @@ class ImageNet(ImageDataModule):
 
     def make_split(self, name: SplitName) -> Split:
         if manifest := self.manifest():
-            lines = manifest["splits"][name]["shards"]
-            files: ImageFiles = ShardFiles(shards.ShardReader(self.data_dir, lines, self.how_to_make))
+            reader = shards.ShardReader(self.data_dir, shards.shards_of(manifest, name), self.how_to_make)
+            files: ImageFiles = ShardFiles(reader, self.spec.num_classes)
         else:
             files = FolderFiles(Path(self.data_dir), self.images()[name])
         augmentation = self.augmentation if name == "train" else "none"

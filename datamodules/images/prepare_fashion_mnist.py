@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..core.errors import UserError
 from ..storage import debian
+from ..storage.files import written_whole
 from .fashion_mnist import FASHION_FILES, find_fashion_files, read_idx
 
 PACKAGE = "dataset-fashion-mnist"
@@ -56,6 +57,5 @@ def copy_files(source: Path, out: Path) -> None:
         raise UserError(f"{source} lacks some of {wanted} (or their .gz): set --source to another folder")
     for paths in find_fashion_files(source).values():
         for path in paths:
-            partial = out / (path.name + ".part")
-            shutil.copyfile(path, partial)
-            partial.rename(out / path.name)
+            with written_whole(out / path.name) as part:
+                shutil.copyfile(path, part)

@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from ..core.errors import BadSampleError, UserError
+from ..core.errors import UserError, decoding
 from ..storage.shards import write_shards
 from . import image_folder, transforms
 
@@ -50,10 +50,8 @@ def prepare(options: argparse.Namespace) -> str:
 
 def make_sample(picture: image_folder.Picture, source: Path, side: int | None, classes: list[str]) -> dict:
     content = (source / picture.path).read_bytes()
-    try:
+    with decoding(picture.path):
         decoded = transforms.decode_image(content)
-    except BadSampleError as error:
-        raise BadSampleError(f"{picture.path} {error}") from error
     if side is not None:
         content = transforms.encode_jpeg(transforms.shrink(decoded, side))
     return {"__key__": picture.key, "jpg": content, "json": {"label": picture.label, "class": classes[picture.label]}}

@@ -6,12 +6,13 @@ import math
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ..core.errors import BadSampleError
+from ..core.errors import BadSampleError, reason
 from ..core.random import randint, random_seed, uniform
 
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 2**27)  # of an image, more than which Pillow refuses too
 CENTRE = 224 / 256  # share of the short side in the evaluation crop (Perceiver, appendix A)
 MIN_AREA, RATIO, TRIES = 0.08, (3 / 4, 4 / 3), 10  # Inception crop: Szegedy et al. 2015, section 6
 
@@ -24,7 +25,9 @@ def decode_image(content: bytes) -> Tensor:
     """
     if content[:2] == b"\xff\xd8":  # JPEG, whatever the file name says
         try:
-            return torch.from_numpy(simplejpeg.decode_jpeg(content))
+            height, width, *_ = simplejpeg.decode_jpeg_header(content)
+            if int(height) * int(width) <= MAX_PIXELS:  # a damaged header may declare billions, which Pillow refuses
+                return torch.from_numpy(simplejpeg.decode_jpeg(content))
         except ValueError:
             pass  # only Pillow reads CMYK and some unusual files, and its error messages are readable
     try:
@@ -34,8 +37,10 @@ def decode_image(content: bytes) -> Tensor:
             return torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8).reshape(
                 image.height, image.width, 3
             )
+    except UnidentifiedImageError as error:
+        raise BadSampleError("cannot be decoded: it is not an image") from error
     except Exception as error:  # Pillow's readers raise all kinds of exceptions
-        raise BadSampleError(f"cannot be decoded: {error}") from error
+        raise BadSampleError(f"cannot be decoded: {reason(error)}") from error
 
 
 def encode_jpeg(image: Tensor, quality: int = 95) -> bytes:

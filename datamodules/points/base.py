@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..core.byte_array import ByteArray, DataSpec, ModalitySpec
 from ..core.datamodule import ByteArrayDataModule, Split, SplitName
-from ..core.errors import BadSampleError, UserError
+from ..core.errors import BadSampleError, UserError, decoding
 from ..core.flatten import Flatten
 from ..core.positions import fourier_channels, fourier_features
 from ..storage import shards
@@ -82,10 +82,11 @@ class CloudSplit(Split):
         self.jitter, self.stretch, self.mirror = jitter, stretch, mirror
 
     def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
-        try:
-            cloud = cloud_from_bytes(self.reader.read(self.numbers[index])["npy"])
-        except (BadSampleError, KeyError) as error:
-            raise BadSampleError(f"{self.keys[index]}.npy {error}") from error
+        content = self.reader.read(self.numbers[index], only=("npy",))["npy"]
+        with decoding(f"{self.keys[index]}.npy"):
+            cloud = cloud_from_bytes(content)
+            if len(cloud) < self.points:
+                raise BadSampleError(f"holds {len(cloud)} points, fewer than {self.points}")
         if self.training:
             cloud = cloud[torch.randperm(len(cloud), generator=generator)[: self.points]]
             if self.mirror and torch.rand((), generator=generator) < 0.5:
@@ -97,7 +98,8 @@ class CloudSplit(Split):
 
 
 class PointClouds(ByteArrayDataModule):
-    """Base class of point clouds. A subclass implements `how_to_make` and `select`.
+    """Base class of point clouds. A subclass sets `prepared_as`, its name in `datamodules.prepare`, and implements
+    `how_to_make` and `select`.
 
     Args:
         data_dir: the folder of the shards.
@@ -109,6 +111,7 @@ class PointClouds(ByteArrayDataModule):
         kwargs: see ByteArrayDataModule.
     """
 
+    prepared_as: str
     upright = 2  # the axis that points up
 
     def __init__(
@@ -137,7 +140,7 @@ class PointClouds(ByteArrayDataModule):
         """Returns a reader, the indices of the split's clouds in it, and their classes."""
 
     def manifest(self) -> dict:
-        manifest = shards.read_manifest(self.data_dir, self.how_to_make)
+        manifest = shards.read_manifest(self.data_dir, self.how_to_make, self.prepared_as)
         if self.points > manifest["made_with"]["points"]:
             raise UserError(
                 f"{self.data_dir} holds clouds of {manifest['made_with']['points']} points, but --data.points is "
@@ -146,7 +149,7 @@ class PointClouds(ByteArrayDataModule):
         return manifest
 
     def reader(self, stored: str) -> shards.ShardReader:
-        return shards.ShardReader(self.data_dir, self.manifest()["splits"][stored]["shards"], self.how_to_make)
+        return shards.ShardReader(self.data_dir, shards.shards_of(self.manifest(), stored), self.how_to_make)
 
     def make_split(self, name: SplitName) -> Split:
         return CloudSplit(*self.select(name), self.points, training=name == "train", **self.augmentation)

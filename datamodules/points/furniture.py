@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any, Literal
 
 from ..core.datamodule import SplitName
-from ..core.errors import UserError
+from ..core.errors import UserError, decoding
 from ..core.splits import stratified_parts
 from ..storage import shards
 from .base import Fit, PointClouds, PointModality
@@ -68,6 +67,7 @@ class Furniture(PointClouds):
         kwargs: see ByteArrayDataModule.
     """
 
+    prepared_as = "furniture"
     upright = 1
 
     def __init__(
@@ -97,14 +97,19 @@ class Furniture(PointClouds):
     def how_to_make(self) -> str:
         return f"python -m datamodules.prepare furniture --out {self.data_dir}"
 
-    def class_of(self, metadata: dict) -> int | None:
-        """The class of a shape by its metadata; None if it has none."""
-        found = metadata["room"] if self.labels == "rooms" else furniture_kind(metadata["name"])
+    def class_of(self, sample: shards.Sample) -> int | None:
+        """The class of a shape by its json; None if it has none.
+
+        A damaged json is an error whatever `on_bad_sample` says, since the folds depend on the classes of all shapes.
+        """
+        metadata = sample.metadata()
+        with decoding(f"{sample.key}.json"):
+            found = metadata["room"] if self.labels == "rooms" else furniture_kind(metadata["name"])
         return self.spec.classes.index(found) if found in self.spec.classes else None
 
     def select(self, name: SplitName) -> tuple[shards.ShardReader, list[int], list[int]]:
         reader = self.reader("all")
-        found = [self.class_of(json.loads(reader.read(number)["json"])) for number in range(len(reader.keys))]
+        found = [self.class_of(reader.read(number, only=("json",))) for number in range(len(reader.keys))]
         shapes = [(number, label) for number, label in enumerate(found) if label is not None]
         folds = stratified_parts([label for _, label in shapes], 5, self.fold_seed)
         tested = [shape for shape, fold in zip(shapes, folds, strict=True) if fold == self.fold]

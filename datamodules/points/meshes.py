@@ -140,4 +140,6 @@ def cloud_from_bytes(content: bytes) -> Tensor:
         raise BadSampleError(f"is not an npy file ({error})") from error
     if cloud.dtype != np.float32 or cloud.ndim != 2 or cloud.shape[1] != 3:
         raise BadSampleError(f"holds {cloud.dtype} of shape {cloud.shape}, expected float32 of shape (points, 3)")
+    if not np.isfinite(cloud).all():
+        raise BadSampleError("has a point that is not finite")
     return torch.from_numpy(cloud)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..core.datamodule import SplitName
+from ..core.errors import UserError
 from ..core.splits import stratified_parts
 from ..storage import shards
 from .base import Fit, PointClouds, PointModality
@@ -33,6 +34,8 @@ class ModelNet40(PointClouds):
         kwargs: see ByteArrayDataModule.
     """
 
+    prepared_as = "modelnet40"
+
     def __init__(
         self,
         data_dir: str = "data/modelnet40",
@@ -52,7 +55,10 @@ class ModelNet40(PointClouds):
 
     def select(self, name: SplitName) -> tuple[shards.ShardReader, list[int], list[int]]:
         reader = self.reader("test" if name == "test" else "train")
-        labels = [MODELNET40_CLASSES.index(key.partition("/")[0]) for key in reader.keys]
+        names = [key.partition("/")[0] for key in reader.keys]
+        if unknown := set(names) - set(MODELNET40_CLASSES):
+            raise UserError(f"{self.data_dir} has shapes of no class of ModelNet40 ({min(unknown)}): prepare it again")
+        labels = [MODELNET40_CLASSES.index(name) for name in names]
         numbers = list(range(len(labels)))
         if name != "test":
             tenths = stratified_parts(labels, 10, seed=0)

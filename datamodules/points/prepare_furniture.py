@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 
-from ..core.errors import BadSampleError, UserError
+from ..core.errors import UserError, decoding
 from ..core.order import hashed_seed
 from ..storage import debian
 from ..storage.shards import finished, read_manifest, write_shards
@@ -111,13 +111,11 @@ def unescaped(value: str) -> str:
 def sample_piece(piece: Piece, folder: Path, points: int) -> dict:
     """One sample: points as npy, (points, 3) float32 with y up, and the catalogue's metadata; its key is the model path."""
     key = piece.model.removesuffix(".obj")
-    try:
+    with decoding(f"{piece.model} of {piece.catalogue}"):
         with zipfile.ZipFile(folder / piece.catalogue) as archive:
             vertices, faces = read_obj(archive.read(piece.model))
         # some models lie on their side; the catalogue has the rotation to put them upright
         vertices = vertices @ torch.tensor(piece.rotation, dtype=vertices.dtype).view(3, 3).T
         cloud = sample_surface(vertices, faces, points, hashed_seed("cloud", key))
-    except (BadSampleError, KeyError, zipfile.BadZipFile) as reason:
-        raise BadSampleError(f"{piece.model} of {piece.catalogue} {reason}") from reason
     metadata = {field: getattr(piece, field) for field in ("name", "room", "catalogue", "creator", "licence")}
     return {"__key__": key, "npy": cloud_to_bytes(cloud), "json": metadata}

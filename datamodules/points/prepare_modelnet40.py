@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from ..core.errors import BadSampleError, UserError
+from ..core.errors import UserError, decoding
 from ..core.order import hashed_seed
 from ..storage.shards import write_shards
 from .meshes import cloud_to_bytes, read_off, sample_surface
@@ -62,9 +62,8 @@ def find_meshes(source: Path, split: str) -> list[str]:
 def sample_mesh(mesh: str, source: Path, points: int) -> dict:
     """One sample: key CLASS/NAME, points as npy (points, 3) float32."""
     key = f"{mesh.partition('/')[0]}/{Path(mesh).stem}"
-    try:
-        vertices, faces = read_off((source / mesh).read_bytes())
+    content = (source / mesh).read_bytes()
+    with decoding(mesh):
+        vertices, faces = read_off(content)
         cloud = sample_surface(vertices, faces, points, hashed_seed("cloud", key))
-    except BadSampleError as reason:
-        raise BadSampleError(f"{mesh} {reason}") from reason
     return {"__key__": key, "npy": cloud_to_bytes(cloud), "json": {"file": mesh, "faces": len(faces)}}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from ..core.byte_array import DataSpec
 from ..core.datamodule import Split, SplitName
-from ..core.errors import BadSampleError
+from ..core.errors import decoding
 from ..core.flatten import Flatten, GridModality
 from ..core.random import uniform
 from ..core.windows import window_keys, window_position
@@ -34,11 +33,10 @@ class PromptSplit(Split):
         number, window = divmod(index, self.windows)
         files = self.reader.read(number)
         position = uniform(0, 1, generator) if self.training else window_position(window, self.windows)
-        try:
-            sound = sound_window(read_sound(files["wav"], RATE), SAMPLES, position)
-        except BadSampleError as error:
-            raise BadSampleError(f"{self.reader.keys[number]}.wav {error}") from error
-        return {"audio": torch.from_numpy(sound), "target": torch.tensor(json.loads(files["json"])["label"])}
+        content, label = files["wav"], files.label(len(LANGUAGES))
+        with decoding(f"{files.key}.wav"):
+            sound = sound_window(read_sound(content, RATE), SAMPLES, position)
+        return {"audio": torch.from_numpy(sound), "target": torch.tensor(label)}
 
 
 class LanguageId(ShardedData):

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..core.datamodule import SplitName
-from ..core.errors import BadSampleError, TooShort, UserError
+from ..core.errors import TooShort, UserError, decoding
 from ..core.order import hashed_seed
 from ..storage.debian import unpack
 from ..storage.shards import write_shards
@@ -97,10 +97,8 @@ def make_sample(prompt: Prompt, folders: dict[str, Path]) -> dict:
     code, name = prompt
     content = (folders[code] / f"{name}.wav").read_bytes()
     key = f"{code}/{name}".replace(".", "_")
-    try:
+    with decoding(key):
         seconds = len(read_sound(content, RATE)) / RATE
-    except BadSampleError as error:
-        raise BadSampleError(f"{key} {error}") from error
     if not seconds:
         raise TooShort(f"{key} has no samples")
     label = list(LANGUAGES).index(code)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-import json
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,10 +11,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from ..core.errors import UserError
+from ..core.errors import UserError, one_line, reason
 from ..core.progress import track
 from . import remote
-from .shards import ShardReader, escapes_folder, index_path, joint_hash, read_manifest, sha256
+from .files import parse_json, sha256
+from .index import escapes_folder, index_path, members, parse_index
+from .manifest import joint_hash, listed_shards, read_manifest
+from .reader import ShardReader
 
 
 def open_image(content: bytes) -> None:
@@ -37,7 +39,7 @@ def open_video(content: bytes) -> None:
 
 
 OPENERS: dict[str, Callable[[bytes], object]] = {
-    "json": json.loads,
+    "json": parse_json,
     "txt": bytes.decode,
     "npy": lambda content: np.load(io.BytesIO(content)),
     "npz": lambda content: np.load(io.BytesIO(content)),
@@ -52,6 +54,11 @@ def findings(folder: Path) -> Iterator[str]:
     if remote.url(folder) is not None:
         raise UserError(f"{folder} is remote, and lint reads every byte: copy the folder and lint the copy")
     manifest = read_manifest(folder)
+    if "format" not in manifest:
+        yield (
+            "manifest: is of an older format, in which damage to an index or to a single file can go unnoticed: run "
+            f"`python -m datamodules.prepare reindex {folder}`"
+        )
     split_of: dict[str, str] = {}
     for split, entry in manifest["splits"].items():
         lines = entry["shards"]
@@ -61,8 +68,11 @@ def findings(folder: Path) -> Iterator[str]:
         if (held := sum(line["samples"] for line in lines)) != entry["written"]:
             yield f"manifest: {entry['written']} {split} samples were written, its shards hold {held}"
         for line in track(lines, f"checking {split}", total=len(lines), unit="shards"):
-            yield from shard_findings(folder / line["file"], line, split, split_of)
-    listed = [line for entry in manifest["splits"].values() for line in entry["shards"]]
+            try:
+                yield from shard_findings(folder / line["file"], line, split, split_of)
+            except OSError as error:
+                yield f"{line['file']}: cannot be read ({error.strerror})"
+    listed = listed_shards(manifest)
     if joint_hash([line["sha256"] for line in listed]) != manifest["fingerprint"]:
         yield "manifest: the fingerprint does not match the shards"
     names = {line["file"] for line in listed}
@@ -80,35 +90,45 @@ def shard_findings(path: Path, line: dict, split: str, split_of: dict[str, str])
         yield f"{path.name}: has {size} bytes, the manifest says {line['bytes']}"
     elif sha256(path) != line["sha256"]:
         yield f"{path.name}: its bytes have changed since it was written (sha256)"
+    index: dict[str, dict[str, list[int]]] = {}
+    content, problem = b"", None
+    try:
+        content = index_path(path).read_bytes()
+        parse_index(content, line["samples"], line["bytes"])
+        index = dict(parse_json(content))
+    except (OSError, ValueError) as error:
+        problem = f"cannot be read ({reason(error)})"
     found: dict[str, dict[str, list[int]]] = {}
     try:
-        with tarfile.open(path) as tar:
-            for member in tar:
-                if escapes_folder(member.name):
-                    yield f"{path.name}: {member.name} would be unpacked outside of the folder"
-                    continue
-                key, _, extension = member.name.partition(".")
-                if key not in found and key in split_of:
-                    yield f"{path.name}: {key} is already in {split_of[key]}"
-                elif extension in found.get(key, ()):
-                    yield f"{path.name}: {member.name} occurs twice"
-                split_of.setdefault(key, split)
-                found.setdefault(key, {})[extension] = [member.offset_data, member.size]
-                file = tar.extractfile(member)
-                reason = open_error(extension, file.read()) if file else "is not a file"
-                if reason:
-                    yield f"{path.name}: {member.name} {reason}"
-    except (tarfile.TarError, OSError) as error:
-        yield f"{path.name}: is not a complete tar ({error})"
+        for member in members(path):
+            key, extension = member.key, member.extension
+            if escapes_folder(member.name):
+                yield f"{path.name}: {member.name} would be unpacked outside of the folder"
+                continue
+            if key not in found and key in split_of:
+                yield f"{path.name}: {key} is already in {split_of[key]}"
+            elif extension in found.get(key, ()):
+                yield f"{path.name}: {member.name} occurs twice"
+            split_of.setdefault(key, split)
+            indexed = index.get(key, {}).get(extension, member.span)
+            found.setdefault(key, {})[extension] = member.span[: len(indexed)]
+            if member.content is None:
+                yield f"{path.name}: {member.name} is not a whole file"
+            elif indexed[:2] == member.span[:2] and indexed != found[key][extension]:
+                found[key][extension] = indexed  # told once
+                yield f"{path.name}: {member.name} is damaged (CRC-32)"
+            elif problem_of_file := open_error(extension, member.content):
+                yield f"{path.name}: {member.name} {problem_of_file}"
+    except Exception as error:  # tarfile raises all kinds of exceptions
+        yield f"{path.name}: is not a complete tar ({reason(error)})"
     if len(found) != line["samples"]:
         yield f"{path.name}: has {len(found)} samples, the manifest says {line['samples']}"
-    try:
-        index = json.loads(index_path(path).read_text())
-    except (OSError, ValueError) as error:
-        yield f"{index_path(path).name}: cannot be read ({error})"
-        return
-    if index != [[key, files] for key, files in found.items()]:
-        yield f"{index_path(path).name}: does not match the tar"
+    if problem is None and list(index.items()) != list(found.items()):
+        problem = "does not match the tar"
+    elif problem is None and line.get("index_sha256") not in (None, hashlib.sha256(content).hexdigest()):
+        problem = "its bytes have changed since it was written (sha256)"
+    if problem:
+        yield f"{index_path(path).name}: {problem}"
 
 
 def open_error(extension: str, content: bytes) -> str | None:
@@ -118,7 +138,7 @@ def open_error(extension: str, content: bytes) -> str | None:
         if opener is not None:
             opener(content)
     except Exception as error:  # each library raises its own
-        return f"cannot be opened ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        return f"cannot be opened ({reason(error)})"
     return None
 
 
@@ -130,7 +150,9 @@ def print_stats(folder: Path | str) -> None:
     """
     manifest = read_manifest(folder)
     table = Table(
-        title=f"{manifest['name']} in {folder}", caption=f"licence: {manifest['licence']}", title_justify="left"
+        title=one_line(f"{manifest['name']} in {folder}"),
+        caption=one_line(f"licence: {manifest['licence']}"),
+        title_justify="left",
     )
     for column in ("split", "samples", "shards", "MB", "classes", "hours", "unreadable", "too short"):
         table.add_column(column, justify="left" if column == "split" else "right")
@@ -139,10 +161,11 @@ def print_stats(folder: Path | str) -> None:
         if remote.url(folder) is None:
             reader = ShardReader(folder, entry["shards"])
             for number in track(range(len(reader.keys)), f"reading {split}", total=len(reader.keys), unit="samples"):
-                metadata = json.loads(reader.read(number, only=("json",)).get("json", b"{}"))
+                sample = reader.read(number, only=("json",))
+                metadata = sample.metadata() if sample else {}
                 labels = metadata.get("labels", metadata.get("label", []))
-                classes.update(labels if isinstance(labels, list) else [labels])
-                seconds += metadata.get("seconds", 0.0)
+                classes.update(map(repr, labels if isinstance(labels, list) else [labels]))
+                seconds += sample.seconds() if "seconds" in metadata else 0.0
         table.add_row(
             split,
             f"{entry['written']:,} of {entry['expected']:,}",
@@ -153,4 +176,4 @@ def print_stats(folder: Path | str) -> None:
             f"{entry['unreadable']:,}",
             f"{entry['too_short']:,}",
         )
-    Console(width=110).print(table)
+    Console(width=110, markup=False, emoji=False).print(table)  # what others wrote is not markup

@@ -19,10 +19,10 @@ class ShardedData(ByteArrayDataModule):
         return f"python -m datamodules.prepare {self.prepared_as} --out {self.data_dir}"
 
     def manifest(self) -> dict:
-        return shards.read_manifest(self.data_dir, self.how_to_make)
+        return shards.read_manifest(self.data_dir, self.how_to_make, getattr(self, "prepared_as", None))
 
     def reader(self, name: SplitName) -> shards.ShardReader:
-        return shards.ShardReader(self.data_dir, self.manifest()["splits"][name]["shards"], self.how_to_make)
+        return shards.ShardReader(self.data_dir, shards.shards_of(self.manifest(), name), self.how_to_make)
 
     def fingerprint(self) -> str:
         return shards.fingerprint(self.data_dir, self.manifest())

@@ -13,8 +13,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from ..core.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -23,12 +21,15 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def disk_errors_explained(folder: Path) -> Iterator[None]:
-    """Turns a full disk and killed workers into a UserError."""
+    """Turns a full disk, a folder that cannot be written, and killed workers into a UserError."""
     try:
         yield
     except OSError as error:
         if error.errno not in NO_ROOM:
-            raise
+            raise UserError(
+                f"{error.filename or folder} cannot be written ({error.strerror or error}): check it and its permissions, or "
+                "choose another --out"
+            ) from error
         raise UserError(
             f"no space left to write {folder} ({error.strerror}): free some and run the same command again; "
             "finished shards are kept"
@@ -55,6 +56,8 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
 
 def start_worker() -> None:
     """Initializes a worker process."""
+    import torch  # not at the top: to inspect a folder, it is not needed
+
     torch.set_num_threads(1)  # torch's thread pool does not survive a fork
     threading.Thread(target=exit_with_parent, daemon=True).start()
 

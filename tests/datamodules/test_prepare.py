@@ -125,7 +125,7 @@ def folder(tmp_path) -> Path:
 def change_manifest(folder: Path, change) -> None:
     manifest = shards.read_manifest(folder)
     change(manifest)
-    shards.write_json(folder / shards.MANIFEST, manifest)
+    shards.write_manifest(folder, manifest)
 
 
 def rewrite(folder: Path, name: str, samples: list[dict]) -> None:

@@ -103,8 +103,62 @@ def test_skip_gives_weight_0_keeps_the_shape_counts_and_logs(num_workers, caplog
         values = batch.inputs["signal"].values
         assert values.shape == (4, 4, 1)
         assert torch.equal(values[batch.weight == 1, 0, 0].long(), batch.target[batch.weight == 1])
-    assert data.bad_samples == ["s0: is broken", "s5: is broken"]
+    assert data.bad_samples == {"s0": "is broken", "s5": "is broken"}
     assert "skipped s5: is broken" in caplog.text
+
+
+class Odd(SomeBroken):
+    """One sample differs from the others."""
+
+    def __init__(self, size: int, odd: int, change) -> None:
+        super().__init__(size, set())
+        self.odd, self.change = odd, change
+
+    def load(self, index: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        sample = super().load(index, generator)
+        return self.change(sample) if index == self.odd else sample
+
+
+ODD = {
+    "shape": (lambda sample: sample | {"signal": torch.zeros(5)}, r"'torch.float32 \(5,\)'"),
+    "type": (lambda sample: sample | {"signal": torch.zeros(4, dtype=torch.uint8)}, r"'torch.uint8 \(4,\)'"),
+    "lacks": (lambda sample: {"signal": sample["signal"]}, r"\{'signal': 'torch.float32 \(4,\)'\}"),
+    "has more": (lambda sample: sample | {"extent": torch.zeros(2)}, "'extent': "),
+}
+
+
+@pytest.mark.parametrize("odd", [0, 2, 3])
+@pytest.mark.parametrize("what", ODD)
+def test_a_sample_unlike_the_others_is_bad_wherever_it_lies(monkeypatch, what, odd):
+    change, words = ODD[what]
+    monkeypatch.setattr(SomeBrokenData, "make_split", lambda self, name: Odd(4, odd, change))
+    data = SomeBrokenData(4, set(), batch_size=4, on_bad_sample="skip")
+    (compact,) = data.loader("val")
+    assert compact["weight"].tolist() == [float(row != odd) for row in range(4)]
+    good = compact["weight"] == 1
+    assert compact["target"][good].tolist() == [row for row in range(4) if row != odd]
+    assert compact["signal"][good, 0].tolist() == compact["target"][good].tolist()
+    assert list(compact["bad"]) == [f"s{odd}"]
+    with pytest.raises(BadSampleError, match=rf"s{odd} has .*{words}.*, other samples .*\(4,\)"):
+        list(SomeBrokenData(4, set(), batch_size=4).loader("val"))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_bad_samples_are_told_once_and_remembered_by_a_resumed_run(num_workers, caplog):
+    options = {"batch_size": 4, "num_workers": num_workers, "on_bad_sample": "skip", "max_bad_share": 0.5}
+    data = SomeBrokenData(8, {1}, **options)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            for compact in data.loader("val"):
+                data.on_after_batch_transfer(compact, 0)
+    assert caplog.text.count("skipped s1: is broken") == 1
+    assert data.samples_skipped == 3
+    resumed = SomeBrokenData(8, {5}, **options)
+    resumed.load_state_dict(data.state_dict())
+    for compact in resumed.loader("val"):
+        resumed.on_after_batch_transfer(compact, 0)
+    assert resumed.gather_bad_samples() == {"s1": "is broken", "s5": "is broken"}
+    resumed.load_state_dict({"spec": {}, "steps_done": 0})  # of a checkpoint of an older version
 
 
 def test_skip_gives_up_past_max_bad_share():

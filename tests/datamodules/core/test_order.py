@@ -70,13 +70,18 @@ def be_one_rank(rank: int, world: int, folder: Path) -> None:
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world, timeout=timedelta(seconds=300)
     )
     seen = all_steps(num_workers=rank % 2)
-    in_memory = load_into_memory(Draws("val", SIZES["val"]), "loading", workers=0)
+    in_memory, bad = load_into_memory(Draws("val", SIZES["val"]), "loading", workers=0)
+    assert bad == {}
     try:
         next(iter(DrawsData(batch_size=7).loader("train", training=True)))
         refused = ""
     except UserError as error:
         refused = str(error)
-    torch.save({"steps": seen, "in_memory": in_memory.tensors, "refused": refused}, folder / f"rank{rank}.pt")
+    data = DrawsData()
+    data.bad_samples = {f"s{world - rank}": f"rank {rank}", "shared": "is broken"}
+    gathered = list(data.gather_bad_samples().items())
+    found = {"steps": seen, "in_memory": in_memory.tensors, "refused": refused, "bad": gathered}
+    torch.save(found, folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -121,6 +126,11 @@ def test_loading_into_memory_gives_every_rank_all_samples(ranks):
 def test_batch_size_that_does_not_divide_by_the_ranks_is_refused(ranks):
     for rank in ranks:
         assert f"batch_size 7 is not divisible by {len(ranks)} ranks" in rank["refused"]
+
+
+def test_bad_samples_of_all_ranks_are_known_to_each(ranks):
+    expected = [(f"s{len(ranks) - rank}", f"rank {rank}") for rank in reversed(range(len(ranks)))]
+    assert [rank["bad"] for rank in ranks] == [[*expected, ("shared", "is broken")]] * len(ranks)
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])

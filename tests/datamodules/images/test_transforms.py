@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from datamodules import BadSampleError
 from datamodules.images import transforms
 
 
@@ -14,6 +15,14 @@ def picture() -> Image.Image:
     """Smooth noise, 60 x 80."""
     coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     return Image.fromarray(coarse).resize((80, 60), Image.Resampling.BICUBIC)
+
+
+def test_a_jpeg_whose_header_declares_billions_of_pixels_is_refused_at_once():
+    content = bytearray(transforms.encode_jpeg(torch.zeros(16, 16, 3, dtype=torch.uint8)))
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = b"\xff\xdc\xff\xdc"
+    with pytest.raises(BadSampleError, match=r"cannot be decoded: Image size \(4290250000 pixels\) exceeds limit"):
+        transforms.decode_image(bytes(content))
 
 
 def test_augmenting_leaves_the_global_generator_alone():

@@ -17,9 +17,10 @@ from torch.utils.data import DataLoader
 
 from datamodules import BadSampleError, UserError
 from datamodules.core.errors import TooShort
+from datamodules.storage import reader as storage_reader
 from datamodules.storage import shards
 from datamodules.storage.lint import findings
-from tests.support.shards import COMMAND, Read, make, reader, write
+from tests.support.shards import COMMAND, Read, content, make, reader, write
 
 FORK = multiprocessing.get_context("fork")
 
@@ -55,10 +56,6 @@ def make_once(number: int, seen: Path) -> dict:
 def folder(tmp_path) -> Path:
     write(tmp_path / "tiny")
     return tmp_path / "tiny"
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_what_is_written_is_read_back_in_any_order(folder):
@@ -245,7 +242,9 @@ def test_a_shard_that_is_cut_short_after_it_was_opened_is_a_bad_sample(folder):
 
 def test_missing_index_is_refused_with_its_path_and_the_command(folder):
     (folder / "train-000000.index.json").unlink()
-    with pytest.raises(UserError, match=r"train-000000\.index\.json is missing.*" + COMMAND):
+    with pytest.raises(
+        UserError, match=r"train-000000\.index\.json is missing: run `python -m datamodules.prepare reindex"
+    ):
         reader(folder)
 
 
@@ -272,7 +271,7 @@ def test_reader_reads_after_pickling(folder):
 
 
 def test_reader_holds_few_files_open(folder, monkeypatch):
-    monkeypatch.setattr(shards, "OPEN_FILES", 1)
+    monkeypatch.setattr(storage_reader, "OPEN_FILES", 1)
     source, before = reader(folder), len(os.listdir("/proc/self/fd"))
     assert [source.read(n % 8)["bin"] for n in range(0, 40, 3)] == [make(n % 8)["bin"] for n in range(0, 40, 3)]
     assert len(os.listdir("/proc/self/fd")) == before + 1
