@@ -20,7 +20,7 @@ from datamodules.core.errors import TooShort
 from datamodules.storage import reader as storage_reader
 from datamodules.storage import shards
 from datamodules.storage.lint import findings
-from tests.support.shards import COMMAND, Read, content, make, reader, write
+from tests.support.shards import COMMAND, Read, as_of_format_1, content, make, reader, write
 
 FORK = multiprocessing.get_context("fork")
 
@@ -246,6 +246,93 @@ def test_missing_index_is_refused_with_its_path_and_the_command(folder):
         UserError, match=r"train-000000\.index\.json is missing: run `python -m datamodules.prepare reindex"
     ):
         reader(folder)
+
+
+@pytest.mark.parametrize(("old", "new"), [('"s001"', '"s0x1"'), ('"bin"', '"bim"'), (" ", "")])
+def test_an_index_that_was_changed_is_refused_whatever_it_says(folder, old, new):
+    index = folder / "train-000000.index.json"
+    index.write_text(index.read_text().replace(old, new, 1))
+    words = r"train-000000\.index\.json is damaged \(its bytes have changed .*, by their SHA-256\): run `python -m"
+    with pytest.raises(UserError, match=words):
+        reader(folder)
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        ('[["s000", {"bin": [9000, 2000]}]]', "a file lies outside of the shard"),
+        ('[["s000", {"bin": [-1, 5]}]]', "a file lies outside of the shard"),
+        ('[["s000", {"bin": [9223372036854775807, 9223372036854775807]}]]', "a file lies outside of the shard"),
+        ('[["s000", {"bin": [36893488147419103232, 5]}]]', "a file does not have an offset and a size"),
+        ('[["s000", {"bin": [1.5, 5]}]]', "a file does not have an offset and a size"),
+        ('[["s000", {"bin": [1]}]]', "a file does not have an offset and a size"),
+        ('[["s000", {"bin": [1, 5], "json": [1, 5, 7]}]]', "it is not a list of keys with their files"),
+        ('[[7, {"bin": [1, 5]}]]', "its keys are not different texts"),
+        ('[["s000", {"bin": [1, 5]}], ["s000", {"bin": [1, 5]}]]', "its keys are not different texts"),
+        ('[["s000", {"../x": [1, 5]}]]', "the extension of a file is invalid"),
+        ("[]", "it has 0 samples instead of 1"),
+        ('{"s0": 1}', "it is not a list of keys with their files"),
+        ("7", "it is not a list of keys with their files"),
+        ("[" * 100_000, "it is nested too deeply"),
+        ("", "Expecting value"),
+    ],
+)
+def test_an_index_that_breaks_the_schema_is_refused(tmp_path, index, words):
+    write(tmp_path, splits={"train": [0], "val": [1]})
+    as_of_format_1(tmp_path)
+    (tmp_path / "train-000000.index.json").write_text(index)
+    with pytest.raises(UserError, match=rf"train-000000\.index\.json is damaged \({words}"):
+        reader(tmp_path)
+
+
+MANIFESTS = [
+    (lambda m: m.pop("splits"), "it has no splits"),
+    (lambda m: m.update(other=1), "it has the unknown field 'other'"),
+    (lambda m: m.update(made_with=[]), r"it has the invalid made_with \[\]"),
+    (lambda m: m["splits"].update(train=7), "train is not a JSON object"),
+    (lambda m: m["splits"]["train"].update(written=True), "train has the invalid written True"),
+    (lambda m: m["splits"]["train"]["shards"][0].update(bytes=-1), "shard 0 of train has the invalid bytes -1"),
+    (lambda m: m["splits"]["train"]["shards"][1].update(sha256="x"), "shard 1 of train has the invalid sha256 'x'"),
+    (lambda m: m["splits"]["val"]["shards"].extend(m["splits"]["train"]["shards"]), "it lists a shard twice"),
+]
+
+
+@pytest.mark.parametrize("format_", [1, 2])
+@pytest.mark.parametrize(("change", "words"), MANIFESTS)
+def test_a_manifest_that_breaks_the_schema_is_refused(folder, format_, change, words):
+    if format_ == 1:
+        as_of_format_1(folder)
+    manifest = json.loads((folder / shards.MANIFEST).read_text())
+    change(manifest)
+    (folder / shards.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=rf"manifest\.json is damaged \({words}"):
+        shards.read_manifest(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda m: m.update(made_with={"seed": 1}), "it was changed after it was written"),
+        (lambda m: m.update(licence="free"), "it was changed after it was written"),
+        (lambda m: m.update(format=3), "its format 3 is not 2: update ByteBench"),
+        (lambda m: m.pop("format"), "it has the unknown field 'sha256'"),
+    ],
+)
+def test_a_manifest_that_was_changed_by_hand_is_refused(folder, change, words):
+    manifest = json.loads((folder / shards.MANIFEST).read_text())
+    change(manifest)
+    (folder / shards.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=rf"manifest\.json is damaged \({words}"):
+        shards.read_manifest(folder)
+
+
+def test_a_folder_of_format_1_is_read_and_resumed_like_the_present_one(folder, tmp_path):
+    expected = [reader(folder).read(number) for number in range(8)]
+    fingerprint = shards.fingerprint(folder, shards.read_manifest(folder))
+    as_of_format_1(folder)
+    assert [reader(folder).read(number) for number in range(8)] == expected
+    assert shards.fingerprint(folder, shards.read_manifest(folder)) == fingerprint
+    assert write(folder) == shards.read_manifest(folder)  # the command that made it leaves it as it is
 
 
 def test_unfinished_folder_is_refused_with_its_path_and_the_command(folder):

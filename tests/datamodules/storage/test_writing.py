@@ -17,7 +17,7 @@ from datamodules.storage import files, shards, writer
 from datamodules.storage.lint import findings
 from tests.support.fashion_mnist import write_fashion
 from tests.support.imagenet import write_imagenet
-from tests.support.shards import as_of_format_1, content, reader, write
+from tests.support.shards import as_of_format_1, content, make, reader, write
 
 SHORT = {"train": [0, 1, 2, 3], "val": [8]}
 FORK = multiprocessing.get_context("fork")
@@ -153,6 +153,25 @@ def test_numbers_below_one_are_refused(tmp_path, capsys, option):
     assert run(["dialpad", "--out", str(tmp_path / "out"), *option]) == 2
     said = " ".join(option[1:])
     assert capsys.readouterr().err == f"error: {option[0]} {said}: use numbers from 1 on\n"
+
+
+def test_every_file_is_synced_before_it_gets_its_name_and_its_folder_after(tmp_path, monkeypatch):
+    events: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_sync(number: int) -> None:
+        events.append(("sync", os.readlink(f"/proc/self/fd/{number}")))
+        fsync(number)
+
+    def note_rename(source: Path, target: Path) -> None:
+        events.append(("rename", str(source)))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(os, "replace", note_rename)
+    shards.write_shard(tmp_path / "x.tar", [make(1)])
+    parts = [f"{tmp_path}/x.index.json.part", f"{tmp_path}/x.tar.part"]
+    assert events == [event for part in parts for event in (("sync", part), ("rename", part), ("sync", str(tmp_path)))]
 
 
 def test_an_error_leaves_no_partial_file(tmp_path):
