@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -123,6 +124,12 @@ def write_row(batch: dict[str, Any], sample: dict[str, Any], row: int, size: int
         batch[name][row] = value
 
 
+def leave_interrupts_to_parent(number: int) -> None:
+    """A terminal sends Ctrl-C and its closing to all processes: the training process takes a last step and saves."""
+    for each in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+
+
 class ByteArrayDataModule(L.LightningDataModule, ABC):
     """Base class of all data sets.
 
@@ -156,8 +163,8 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
             )
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.on_bad_sample, self.max_bad_share = on_bad_sample, max_bad_share
-        self.bad_samples: list[str] = []
-        self.samples_seen = 0
+        self.bad_samples: dict[str, str] = {}  # key to why it could not be decoded, however often it was tried
+        self.samples_seen = self.samples_skipped = 0
         self.test_split: SplitName = "test"  # the split of `test_dataloader`
         self._splits: dict[str, Split] = {}
         self.steps_done = 0  # training steps taken by the trainer; the order continues from there
@@ -208,6 +215,7 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
             sampler=order,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=leave_interrupts_to_parent,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -254,12 +262,13 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         self.samples_seen += len(compact["key"])
         for reason in compact["bad"]:
             log.warning("skipped %s", reason)
-            self.bad_samples.append(reason)
+            self.bad_samples[next(key for key in compact["key"] if reason.startswith(f"{key}: "))] = reason
+            self.samples_skipped += 1
         # the share is meaningless for less than about a hundred samples
-        if self.bad_samples and len(self.bad_samples) > self.max_bad_share * max(self.samples_seen, 100):
+        if self.samples_skipped > self.max_bad_share * max(self.samples_seen, 100):
             raise UserError(
-                f"{len(self.bad_samples)} of {self.samples_seen} samples could not be decoded, more than "
-                f"max_bad_share {self.max_bad_share}; the last error: {self.bad_samples[-1]}"
+                f"{self.samples_skipped} of {self.samples_seen} samples could not be decoded, more than "
+                f"max_bad_share {self.max_bad_share}; the last error: {compact['bad'][-1]}"
             )
 
     def state_dict(self) -> dict:

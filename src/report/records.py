@@ -12,7 +12,8 @@ import pandas as pd
 from datamodules import UserError
 
 from ..metrics.registry import is_count, main_metric
-from ..runs.folder import Run, flat
+from ..runs.folder import Run
+from ..runs.identity import flat
 from ..runs.results import Results
 
 

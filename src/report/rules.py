@@ -24,14 +24,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..runs.folder import PLACE_OPTIONS
+from ..runs.identity import PLACES
 from .records import Record
 
 # Options that may differ between the runs of a variant: where they ran, and what is kept of them
-IGNORED_OPTIONS = PLACE_OPTIONS | {
-    f"trainer.{name}" for name in ("default_root_dir", "logger", "profiler", "enable_checkpointing")
-}
-IGNORED_OPTIONS |= {"seed_everything", "config", "tags", "cell", "experiment", "suite", "data.init_args.fold"}
+IGNORED_OPTIONS = PLACES | {"seed_everything", "data.init_args.fold"}
 ABSENT = "(absent)"
 Changes = dict[str, tuple[Any, Any]]  # name -> this run's value, the reference's
 

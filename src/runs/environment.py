@@ -18,12 +18,11 @@ from ..config.package import CHECKOUT
 
 def environment() -> dict:
     """Where a run takes place: all that may change its numbers. An image has no git: BYTEBENCH_COMMIT tells."""
-    changes = git("status", "--porcelain")
     return {
         "command": [sys.executable.rpartition("/")[2], *sys.orig_argv[1:]],
         "git": {
             "commit": git("rev-parse", "HEAD") or os.environ.get("BYTEBENCH_COMMIT") or None,
-            "dirty": None if changes is None else bool(changes),
+            "dirty": dirty(),
         },
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -39,6 +38,16 @@ def environment() -> dict:
         },
         "packages": {d.name: d.version for d in sorted(distributions(), key=lambda d: d.name.lower())},
     }
+
+
+def dirty() -> bool | None:
+    """Whether the checkout has changes that a run may notice: to files that git knows, or new files in the packages and
+    configs. Runs, W&B's files and other outputs lie elsewhere. None outside of a checkout."""
+    changes = git("status", "--porcelain")
+    if changes is None:
+        return None
+    code = ("?? src/", "?? datamodules/", "?? configs/")
+    return any(not line.startswith("?? ") or line.startswith(code) for line in changes.splitlines())
 
 
 def git(*args: str) -> str | None:
