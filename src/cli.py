@@ -172,7 +172,8 @@ class ByteBenchCLI(LightningCLI):
     def check_finished(self) -> None:
         """Raises UserError where a finished run is not what the present options, data and code would give."""
         self.run.check_begun()
-        self.run.check_unchanged(self.config_of_run(), self.full_config(), self.described_data())
+        self.run.check_options(self.config_of_run(), self.full_config())
+        self.run.check_data(self.described_data())
 
     def open_run(self) -> Path | None:
         """Begin the run folder, or resume it with --resume auto; returns the checkpoint to resume from, if there is one."""
@@ -183,7 +184,8 @@ class ByteBenchCLI(LightningCLI):
             return None
         path, checkpoint = found
         self.run.check_begun()
-        self.run.check_unchanged(self.config_of_run(), config, data)
+        self.run.check_options(self.config_of_run(), config)
+        self.run.check_data(data)
         state = checkpoint["callbacks"].get(self.checkpointing.state_key, {})
         self.log.resume(checkpoint["global_step"], state.get("log"))
         self.run.resume(self.wandb_id)
@@ -238,6 +240,24 @@ class ByteBenchCLI(LightningCLI):
         for name in ("resume", "trust"):
             del config[name]
         return config
+
+
+class ConfigCLI(ByteBenchCLI):
+    """Parses a config, and builds nothing."""
+
+    def instantiate_classes(self) -> None:
+        pass
+
+
+def check_options(run: Run, options: Sequence[str]) -> None:
+    """Raises UserError where a finished run was trained with other options than these, apart from places.
+
+    Args:
+        run: the run.
+        options: the words after `python -m src.fit`.
+    """
+    cli = ConfigCLI(options)
+    run.check_options(cli.plain(cli.parser.parse_object(run.config())), cli.plain(cli.config))
 
 
 def integers_stay_integers(parser: LightningArgumentParser) -> None:

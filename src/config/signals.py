@@ -12,15 +12,21 @@ from types import FrameType
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def on_ending_signals(handle: Callable[[int], None]) -> None:
+def on_ending_signals(handle: Callable[[int], None], again: Callable[[int], None] | None = None) -> None:
     """Calls `handle` with the first of the signals. A second Ctrl-C ends the process at once.
 
     Signals that are ignored stay so, such as SIGHUP under nohup. Does nothing outside of the main thread.
+
+    Args:
+        handle: is called with the first.
+        again: is called with a second Ctrl-C before the process ends.
     """
     told: list[int] = []
 
     def handler(number: int, frame: FrameType | None) -> None:
         if told and number == signal.SIGINT:
+            if again is not None:
+                again(number)
             os._exit(128 + number)
         if not told:  # a closing terminal sends SIGHUP twice
             told.append(number)

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ..config.package import CHECKOUT
+from .identity import CODE
 
 
 def environment() -> dict:
@@ -24,6 +25,7 @@ def environment() -> dict:
             "commit": git("rev-parse", "HEAD") or os.environ.get("BYTEBENCH_COMMIT") or None,
             "dirty": dirty(),
         },
+        "code": CODE,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_name(),

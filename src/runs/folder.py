@@ -95,7 +95,7 @@ class Run:
         texts = {
             "config.yaml": yaml.safe_dump(config, sort_keys=False),
             "data.json": json_text(data),
-            "environment.json": json_text({"wandb_id": wandb_id, "code": CODE, **environment()}),
+            "environment.json": json_text({"wandb_id": wandb_id, **environment()}),
         }
         for name, text in texts.items():
             write_file(aside / name, text)
@@ -115,7 +115,7 @@ class Run:
         for left in (*self.folder.glob(f"*{PART}"), *self.folder.glob(f"checkpoints/*{PART}")):
             left.unlink()
         number = 1 + len(list(self.folder.glob("environment.*.json")))
-        self.write(f"environment.{number}.json", {"wandb_id": wandb_id, "code": CODE, **environment()})
+        self.write(f"environment.{number}.json", {"wandb_id": wandb_id, **environment()})
 
     def check_begun(self) -> None:
         """Raises UserError where a file that every run begins with is missing or broken."""
@@ -126,13 +126,12 @@ class Run:
                 )
         self.config(), self.read("data.json"), self.read("environment.json")
 
-    def check_unchanged(self, began: dict, now: dict, data: dict) -> None:
-        """Raises UserError where options, data or code are not those that the run began with.
+    def check_options(self, began: dict, now: dict) -> None:
+        """Raises UserError where options or code, apart from places, are not those that the run began with.
 
         Args:
             began: the run's config with today's defaults for options that it lacks.
             now: the present config.
-            data: what the datamodule says of its data.
         """
         did = "finished" if self.finished else "began"
         advice = (
@@ -140,12 +139,15 @@ class Run:
         )
         for name, (before, after) in changes(began, now).items():
             raise UserError(f"{self.folder} {did} with {name} {before}, this is {after}: {advice}")
-        if not agrees(self.read("data.json"), data):
-            raise UserError(f"{self.folder} {did} with other data (see its data.json): give those, or another --cell")
         if (code := self.code) != CODE:
             raise UserError(
                 f"{self.folder} {did} with code of version {code}, this is {CODE}, which computes other numbers: {advice}"
             )
+
+    def check_data(self, data: dict) -> None:
+        """Raises UserError where the data are not those that the run began with, given what the datamodule says of them."""
+        if not agrees(self.read("data.json"), data):
+            raise UserError(f"{self.folder} began with other data (see its data.json): give those, or another --cell")
 
     @property
     def code(self) -> int:
