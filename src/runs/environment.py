@@ -56,7 +56,9 @@ def git(*args: str) -> str | None:
     """What git says of this checkout; None outside one, or without git."""
     if CHECKOUT is None or shutil.which("git") is None:
         return None
-    done = subprocess.run(["git", "-C", CHECKOUT, *args], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "--no-optional-locks", "-C", CHECKOUT, *args], capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() if done.returncode == 0 else None
 
 

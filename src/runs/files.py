@@ -1,7 +1,7 @@
 """How every file of a run is written: aside, synced, renamed, and its folder synced.
 
 A kill or a power cut at any moment leaves the old file or the new one, whole. What was being written aside is called
-NAME.part; the owner of the run folder removes what earlier ones left.
+NAME.PROCESS.part; the owner of the run folder removes what earlier ones left.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def write_file(path: Path, content: bytes | memoryview | str) -> None:
 
 def write_aside(path: Path, content: bytes | memoryview | str) -> Path:
     """Writes and syncs the content that `put_in_place` will give to a file; returns where it lies."""
-    aside = path.with_name(path.name + PART)
+    aside = path.with_name(f"{path.name}.{os.getpid()}{PART}")  # evaluate may run twice at once
     try:
         with aside.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)
