@@ -50,6 +50,7 @@ class Forked:
 
     def run(self, main: Callable[[list[str]], object], arguments: list[str], variables: dict[str, str]) -> None:
         os.chdir(ROOT)
+        os.setpgrp()  # a terminal's signals go to the process with its workers
         os.environ |= environment() | variables
         os.dup2(self.log, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -103,7 +103,7 @@ def test_skip_gives_weight_0_keeps_the_shape_counts_and_logs(num_workers, caplog
         values = batch.inputs["signal"].values
         assert values.shape == (4, 4, 1)
         assert torch.equal(values[batch.weight == 1, 0, 0].long(), batch.target[batch.weight == 1])
-    assert data.bad_samples == ["s0: is broken", "s5: is broken"]
+    assert data.bad_samples == {"s0": "s0: is broken", "s5": "s5: is broken"}
     assert "skipped s5: is broken" in caplog.text
 
 
