@@ -95,12 +95,12 @@ def fit_ranks(folder: Path, *options: str) -> list[Forked]:
     return ranks(options_of(folder, (*RANKS, *options)))
 
 
-def ranks(command: list[str], **variables: str) -> list[Forked]:
+def ranks(command: list[str], main: Callable = src.fit.main, **variables: str) -> list[Forked]:
     """src.fit on two ranks that begin at once: as a command, the second would import everything while the first waits."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
     variables |= {"NODE_RANK": "0", "MASTER_PORT": port}
-    return [Forked(src.fit.main, command, LOCAL_RANK=rank, **variables) for rank in "01"]
+    return [Forked(main, command, LOCAL_RANK=rank, **variables) for rank in "01"]
 
 
 def fit_command(folder: Path, *options: str) -> subprocess.Popen:
