@@ -22,8 +22,11 @@ def on_ending_signals(handle: Callable[[int], None], again: Callable[[int], None
         again: is called with a second Ctrl-C before the process ends.
     """
     told: list[int] = []
+    owner = os.getpid()
 
     def handler(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a worker that was forked from it has nothing to tell
+            os._exit(128 + number)
         if told and number == signal.SIGINT:
             if again is not None:
                 again(number)

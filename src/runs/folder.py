@@ -60,7 +60,7 @@ def rank_zero(method: Callable[..., None]) -> Callable[..., None]:
 def is_rank_zero() -> bool:
     from lightning.pytorch.utilities import rank_zero_only  # takes seconds; reading a run does without
 
-    return rank_zero_only.rank == 0
+    return cast("Any", rank_zero_only).rank == 0
 
 
 @dataclass(frozen=True)

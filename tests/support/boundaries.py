@@ -10,7 +10,6 @@ not go on, or that ends a full disk with more than a line.
 from __future__ import annotations
 
 import argparse
-import io
 import multiprocessing
 import os
 import shutil
@@ -20,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from mmap import mmap
 from pathlib import Path
@@ -228,7 +226,7 @@ def main() -> None:
     plan, lost = Plan(Path(os.environ["FAULTS"])), []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        warm_up(place / "warm up")
+        faults.warm_up()
         scenarios = {
             "run": lambda: Scenario("run", fit, run_differences),
             "resume": lambda: Scenario("resume", fit, run_differences, half_done(place, plan)),
@@ -242,17 +240,6 @@ def main() -> None:
                 lost += strike_all(scenario, kind, place, plan, options.every, options.first)
     print(f"{len(lost)} lost or stuck")
     sys.exit(bool(lost))
-
-
-def warm_up(folder: Path) -> None:
-    """Imports all that a run imports while it runs: the processes that are forked from this one find it done."""
-    folder.mkdir()
-    os.environ["WANDB_MODE"] = "disabled"
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        src.fit.main(command(folder))
-        datamodules.prepare.main(
-            ["dialpad", "--out", str(folder / "clips"), "--clips", "1", "1", "1", "--workers", "1"]
-        )
 
 
 def restart_preloaded() -> None:

@@ -70,7 +70,7 @@ def test_a_metric_that_was_edited_by_hand_does_not_pass(run, tmp_path, capsys, s
 def test_predictions_that_were_exchanged_do_not_pass(run):
     with np.load(run / "predictions.npz") as file:
         arrays = dict(file)
-    arrays["predicted"] = np.roll(arrays["predicted"], 1)
+    arrays["predicted"] = (arrays["predicted"] + 1) % 10
     np.savez_compressed(run / "predictions.npz", **arrays)
     edit(run, "test", "top1", float((arrays["predicted"] == arrays["target"]).mean()))
     assert len(Record.of(Run(run)).contradictions) == 2

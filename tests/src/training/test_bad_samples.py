@@ -15,6 +15,13 @@ from src.training.checkpointing import Checkpointing
 from tests.support import DIGITS, faults
 
 pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm() -> None:
+    faults.warm_up()
+
+
 OPTIONS = ["--config", DIGITS, "--trainer.max_epochs", "2", "--data.on_bad_sample", "skip", "--data.max_bad_share", "1"]
 
 

@@ -26,6 +26,11 @@ from tests.support import faults
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm() -> None:
+    faults.warm_up()
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """The folder of a run that nothing befell."""

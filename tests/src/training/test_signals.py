@@ -19,6 +19,11 @@ from tests.support import DIGITS, ROOT, faults
 pytestmark = pytest.mark.integration
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warm() -> None:
+    faults.warm_up()
+
+
 def checkpoint(folder: Path) -> Path:
     return faults.run_folder(folder) / "checkpoints" / "last.ckpt"
 
