@@ -7,10 +7,10 @@ DEBIAN_DATA := dataset-fashion-mnist sweethome3d-furniture \
 DEBIAN_BROWSER := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test integration smoke docs notebooks faults fuzz lint format lock layers bench debian clean
+.PHONY: help quickstart test integration smoke docs notebooks faults faults-all fuzz lint format lock layers bench debian clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 quickstart: $(READY) ## train a Perceiver on sight and sound and print what it reached (5 to 7 minutes)
 	$(BIN)/python -m src.fit --config configs/quickstart.yaml
@@ -33,8 +33,11 @@ notebooks: $(READY) ## the site, with all notebooks executed anew (2 minutes)
 	rm -rf build/notebooks build/doctrees runs/notebooks runs/notebooks_compared data/notebooks
 	$(MAKE) docs
 
-faults: $(READY) ## kill runs at random moments and count what is lost (10 minutes)
-	$(BIN)/python -m tests.support.faults
+faults: $(READY) ## kill runs at every 15th system call that changes a file, and count what is lost (10 minutes)
+	$(BIN)/python -m tests.support.boundaries --every 15
+
+faults-all: $(READY) ## the same at every one (hours)
+	$(BIN)/python -m tests.support.boundaries
 
 fuzz: $(READY) ## read hundreds of damaged files of each kind (10 minutes)
 	$(BIN)/python -m tests.support.fuzz_data

@@ -57,18 +57,20 @@ def fit(
     data.prepare_data()
     model.setup("fit")  # data, and weights to probe, that are missing end the command before an older run is moved
     if cli.config["resume"] and run.finished:
+        cli.check_finished()
         print(f"{run.folder} has finished")
         return run
-    checkpoint = cli.open_run()
-    size = f"{model.num_parameters:,} parameters, {model.flops_per_example / 1e6:,.1f} MFLOPs an example"
-    if trainer.is_global_zero:
-        print(f"{type(model.backbone).__name__} on {type(data).__name__}: {size}")
-    trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
-    trainer.test(model, data, verbose=False)
-    if model.predictions is not None:
-        run.write_predictions("predictions", model.predictions)
-    run.write("results.json", cli.results().to_dict())
-    cli.finish_wandb()
+    with run.owned():
+        checkpoint = cli.open_run()
+        size = f"{model.num_parameters:,} parameters, {model.flops_per_example / 1e6:,.1f} MFLOPs an example"
+        if trainer.is_global_zero:
+            print(f"{type(model.backbone).__name__} on {type(data).__name__}: {size}")
+        trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
+        trainer.test(model, data, verbose=False)
+        if model.predictions is not None:
+            run.write_predictions("predictions", model.predictions)
+        run.write("results.json", cli.results().to_dict())
+        cli.finish_wandb()
     return run
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import secrets
@@ -18,7 +17,6 @@ import yaml
 from jsonargparse import get_loader, set_loader, set_parsing_settings
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import Strategy
 
 from datamodules import ByteArrayDataModule, UserError
@@ -28,8 +26,10 @@ from .config.package import command_name, with_shipped_configs
 from .config.trust import check_configs
 from .metrics.logged import metrics_of
 from .metrics.registry import main_metric
+from .runs.checkpoints import newest_checkpoint
 from .runs.environment import peak_memory
-from .runs.folder import Run, load_checkpoint
+from .runs.folder import Run
+from .runs.metrics_log import MetricsLog
 from .runs.results import Results
 from .suites.definition import load_suite
 from .tasks.base import Task
@@ -132,7 +132,8 @@ class ByteBenchCLI(LightningCLI):
         self.throughput, self.energy = Throughput(), Energy()
         callbacks += [self.throughput, self.energy]
         saving = config.pop("enable_checkpointing") is not False  # Lightning's own would save beside ours
-        self.checkpointing = Checkpointing(self.run.folder / "checkpoints", self.model.monitor, saving)
+        self.log = MetricsLog(self.run.folder)
+        self.checkpointing = Checkpointing(self.run.folder / "checkpoints", self.model.monitor, self.log, saving)
         callbacks.append(self.checkpointing)
         check_averaging(config["strategy"], callbacks)
         config.update(default_root_dir=str(self.run.folder), logger=[*loggers, *self.loggers()], callbacks=callbacks)
@@ -144,13 +145,12 @@ class ByteBenchCLI(LightningCLI):
         # a run that resumes continues its W&B run
         if self.config["resume"] and (self.run.folder / "environment.json").is_file() and not self.run.finished:
             self.wandb_id = self.run.read("environment.json")["wandb_id"]
-        self.csv = CSVLogger(str(self.run.folder), name="", version="")
         if not wandb_wanted():
-            return [self.csv]
+            return [self.log]
         from .runs.wandb_logger import PatientWandbLogger  # imports wandb: seconds
 
         return [
-            self.csv,
+            self.log,
             PatientWandbLogger(
                 self.run.folder,
                 self.wandb_id,
@@ -169,17 +169,31 @@ class ByteBenchCLI(LightningCLI):
 
             finish_wandb(self.run)
 
+    def check_finished(self) -> None:
+        """Raises UserError where a finished run is not what the present options, data and code would give."""
+        self.run.check_begun()
+        self.run.check_options(self.config_of_run(), self.full_config())
+        self.run.check_data(self.described_data())
+
     def open_run(self) -> Path | None:
         """Begin the run folder, or resume it with --resume auto; returns the checkpoint to resume from, if there is one."""
-        config, data = self.full_config(), {**self.datamodule.describe(), "spec": self.datamodule.spec.to_dict()}
-        checkpoint = self.run.newest_checkpoint() if self.config["resume"] else None
-        if checkpoint is None:
+        config, data = self.full_config(), self.described_data()
+        found = newest_checkpoint(self.run.folder / "checkpoints") if self.config["resume"] else None
+        if found is None:
             self.run.begin(config, data, self.wandb_id)
-        else:
-            self.run.check_unchanged(self.config_of_run(), config, data)
-            self.run.resume(self.wandb_id)
-            self.restore_metrics(checkpoint)
-        return checkpoint
+            return None
+        path, checkpoint = found
+        self.run.check_begun()
+        self.run.check_options(self.config_of_run(), config)
+        self.run.check_data(data)
+        state = checkpoint["callbacks"].get(self.checkpointing.state_key, {})
+        self.log.resume(checkpoint["global_step"], state.get("log"))
+        self.run.resume(self.wandb_id)
+        return path
+
+    def described_data(self) -> dict:
+        """What data.json holds."""
+        return {**self.datamodule.describe(), "spec": self.datamodule.spec.to_dict()}
 
     def config_of_run(self) -> dict:
         """The config that the run began with, as today's parser completes it."""
@@ -187,18 +201,9 @@ class ByteBenchCLI(LightningCLI):
         began["model"]["init_args"]["data_spec"] = self.datamodule.spec.to_dict()  # data.json has what it was
         return began
 
-    def restore_metrics(self, checkpoint: Path) -> None:
-        """Put back into metrics.csv, which the logger starts anew, what was logged up to a checkpoint."""
-        step = load_checkpoint(checkpoint)["global_step"]
-        with open(self.run.folder / "metrics.csv", newline="") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
-        for row in rows:
-            self.csv.experiment.log_metrics({k: v for k, v in row.items() if v != "" and k != "step"}, int(row["step"]))
-        self.csv.save()
-
     def results(self) -> Results:
         """What the run measured, after training and testing."""
-        model, data, trainer = self.model, self.datamodule, self.trainer
+        model, trainer = self.model, self.trainer
         validated = metrics_of(trainer, "val") or self.checkpointing.validated  # restored, where only the test was left
         metrics = {"val": validated, "test": metrics_of(trainer, "test")}
         return Results(
@@ -215,11 +220,13 @@ class ByteBenchCLI(LightningCLI):
             steps=trainer.global_step,
             peak_memory=peak_memory(),
             wall_time_seconds=self.throughput.wall_time,
-            bad_samples=len(data.bad_samples),
+            bad_samples=len(self.datamodule.gather_bad_samples()),
             energy_joules=self.energy.total,
             energy_of=sorted(self.energy.joules),
             suite=self.suite,
-        )
+            identity=self.run.identity(),
+            predictions_sha256=self.run.predictions_sha256(),
+        ).sealed()
 
     def full_config(self) -> dict:
         """The whole configuration as plain values, linked ones included; it can be given to --config again."""
@@ -233,6 +240,24 @@ class ByteBenchCLI(LightningCLI):
         for name in ("resume", "trust"):
             del config[name]
         return config
+
+
+class ConfigCLI(ByteBenchCLI):
+    """Parses a config, and builds nothing."""
+
+    def instantiate_classes(self) -> None:
+        pass
+
+
+def check_options(run: Run, options: Sequence[str]) -> None:
+    """Raises UserError where a finished run was trained with other options than these, apart from places.
+
+    Args:
+        run: the run.
+        options: the words after `python -m src.fit`.
+    """
+    cli = ConfigCLI(options)
+    run.check_options(cli.plain(cli.parser.parse_object(run.config())), cli.plain(cli.config))
 
 
 def integers_stay_integers(parser: LightningArgumentParser) -> None:

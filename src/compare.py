@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from .config.package import command_name
 from .report.comparison import Comparison
 from .report.table import print_runs, runs_frame
 from .report.text import latex, markdown, print_comparison
+from .report.verification import error_line
 from .runs.folder import find_runs
 
 DESCRIPTION = """Compare finished runs. One row per run, then one row per variant (cell): its mean over seeds with a 95 %
@@ -52,10 +54,15 @@ def main(args: list[str] | None = None) -> Comparison:
             runs += fetch_runs(options.from_wandb, Path(fetched))
         places = [*options.runs, fetched] if options.from_wandb else options.runs
         comparison = api.compare(places, split=options.split, against=options.against, any_budget=options.any_budget)
-        print_runs(runs, options.split, options.wide)
+        wrong = {out.folder: out.reasons[0] for out in comparison.excluded if out.contradicts}
+        print_runs([run for run in runs if str(run.folder) not in wrong], options.split, options.wide)
         print_comparison(comparison, options.wide)
         frame = runs_frame(runs, options.split)
         frame["left_out"] = frame["run"].map({out.folder: "; ".join(out.reasons) for out in comparison.excluded})
+        verified = {record.folder for record in comparison.records if record.verified}
+        frame["verified"] = frame["run"].isin(verified)
+        if wrong:
+            print(f"error: {error_line(wrong)}", file=sys.stderr)
         if options.csv:
             write(options.csv, frame.to_csv(index=False))
             write(options.csv.with_stem(f"{options.csv.stem}_cells"), comparison.frame().to_csv(index=False))

@@ -17,7 +17,8 @@ from .config.command import Parser, run_command
 from .config.package import command_name
 from .report.terminal import Column, print_table, say
 from .runs.environment import environment
-from .runs.folder import Run, flat
+from .runs.folder import Run
+from .runs.identity import flat
 
 DESCRIPTION = """Repeat a run with its config, data and number of threads in another folder, then compare the metrics and the
 losses at every logged step. Exit codes: 0 if they are bitwise equal, 1 if they differ, 2 if the run cannot be repeated

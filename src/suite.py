@@ -12,14 +12,18 @@ from datamodules import UserError
 
 from .config.command import Parser, run_command
 from .config.package import command_name, find_config
+from .config.signals import name_of, on_ending_signals
 from .report.next_steps import print_next_after_suite
 from .report.table import print_runs
 from .runs.folder import Run
+from .runs.lock import owned
 from .suites.definition import SUITES, Suite, Variant, load_suite
 from .suites.launchers import Work, run_here, run_on_ray, submit_to_slurm
+from .suites.warm import pass_on, told
 
 DESCRIPTION = """Train and test every variant of a suite with every seed, each run in its own process. Finished runs are
-skipped and stopped runs resume, so the same command continues an interrupted suite. Runs that fail are listed at the end."""
+skipped and stopped runs resume, so the same command continues an interrupted suite, but not one that was edited since: its
+finished runs must have the options that it gives now. Runs that fail are listed at the end."""
 
 
 def main(args: list[str] | None = None) -> list[Run]:
@@ -55,20 +59,30 @@ def main(args: list[str] | None = None) -> list[Run]:
         become(works, options.task)
     waves = [[work for variant, work in works if variant in wave and variant in chosen] for wave in suite.waves()]
     waiting = [[work for work in wave if not run_of(work).finished] for wave in waves]
+    check_finished([work for wave in waves for work in wave if run_of(work).finished])
     if options.on == "slurm":
         again = [str(options.suite), "--runs_dir", str(options.runs_dir)]
         again += ["--seeds", *map(str, options.seeds)] if options.seeds else []
         submit_to_slurm([wave for wave in waiting if wave], again, options.sbatch)
         return []
     failed: list[Work] = []
-    for wave in waiting:
-        ended = run_on_ray(wave, options.cpus, options.gpus) if options.on == "ray" else run_here(wave, options.jobs)
-        failed += [work for work, status in ended if status]
+    with owned(options.runs_dir / suite.name, "wait for it; --jobs runs several variants at a time"):
+        if options.on == "here":
+            on_ending_signals(pass_on, pass_on)
+        for wave in waiting:
+            ended = (
+                run_on_ray(wave, options.cpus, options.gpus) if options.on == "ray" else run_here(wave, options.jobs)
+            )
+            failed += [work for work, status in ended if status]
     runs = [run_of(work) for wave in waves for work in wave]
     finished = [run for run in runs if run.finished]
     if finished:
         print_runs(finished)
         print_next_after_suite(options.runs_dir / suite.name)
+    if told:
+        left = f"{len(runs) - len(finished)} of {len(runs)} runs are not finished"
+        print(f"stopped by {name_of(told[0])}, {left}: run the same command again to continue", file=sys.stderr)
+        sys.exit(128 + told[0])
     if failed:
         commands = (f"{work.name}: {command_name('fit')} {shlex.join(work.options)}" for work in failed)
         print(f"{len(failed)} of {len(runs)} runs failed:", *commands, sep="\n", file=sys.stderr)
@@ -83,6 +97,22 @@ def all_works(suite: Suite, seeds: list[int] | tuple[int, ...], runs_dir: Path) 
         log = runs_dir / suite.name / variant.name / f"seed{seed}.log"
         options = [*suite.options(variant, seed, runs_dir), "--resume", "auto"]
         yield variant, Work(number, f"{suite.name}: {variant.name}, seed {seed}", options, log)
+
+
+def check_finished(works: list[Work]) -> None:
+    """Raises UserError where runs have finished with other options than the suite now gives: an edited suite."""
+    if not works:
+        return
+    from .cli import check_options  # imports torch and Lightning: seconds
+
+    for work in works:
+        try:
+            check_options(run_of(work), work.options)
+        except UserError as error:
+            what = str(error).partition(": ")[0]
+            raise UserError(
+                f"{what}: move the run away to train it again, or give the suite's file another name"
+            ) from error
 
 
 def become(works: list[tuple[Variant, Work]], number: int) -> None:

@@ -14,6 +14,7 @@ import yaml
 
 from datamodules import UserError
 from src import suite
+from src.runs.lock import owned
 from src.suites import definition
 from src.suites.definition import expand_variant, load_suite
 
@@ -191,6 +192,12 @@ def test_the_runner_skips_what_is_finished_goes_on_after_what_breaks_and_says_so
     [run] = suite.main([str(path), "--runs_dir", str(runs), "--seeds", "5", "--variants", "small"])
     assert run.folder == results.parent
     assert results.stat().st_mtime_ns == written
+    write(configs, GOOD | {"budget": {"max_epochs": 2}})
+    with pytest.raises(
+        UserError, match=r"small/seed5 finished with trainer.max_epochs 1, this is 2: move the run away"
+    ):
+        suite.main([str(path), "--runs_dir", str(runs), "--seeds", "5"])
+    assert results.stat().st_mtime_ns == written
 
 
 @pytest.mark.integration
@@ -211,6 +218,16 @@ def test_runs_of_a_warm_suite_have_the_bits_of_runs_alone(configs, tmp_path, mon
         )
         assert warm_state.keys() == alone_state.keys()
         assert all(torch.equal(warm_state[name], alone_state[name]) for name in warm_state)
+
+
+def test_a_suite_that_another_process_runs_is_left_alone(configs, tmp_path):
+    path = write(configs, GOOD)
+    with (
+        owned(tmp_path / "runs" / "tiny", ""),
+        pytest.raises(UserError, match=r"runs/tiny is in use by .*: wait for it"),
+    ):
+        suite.main([str(path), "--runs_dir", str(tmp_path / "runs")])
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == []
 
 
 def test_an_unknown_variant_is_named(configs):

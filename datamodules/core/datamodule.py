@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import signal
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -137,6 +138,12 @@ def stack(samples: dict[int, dict[str, Any]], size: int) -> dict[str, Any]:
     return batch
 
 
+def leave_interrupts_to_parent(number: int) -> None:
+    """A terminal sends Ctrl-C and its closing to all processes: the training process takes a last step and saves."""
+    for each in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+
+
 class ByteArrayDataModule(L.LightningDataModule, ABC):
     """Base class of all data sets.
 
@@ -222,6 +229,7 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
             sampler=order,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=leave_interrupts_to_parent,
             pin_memory=torch.cuda.is_available(),
         )
 

@@ -1,5 +1,5 @@
-"""Overhead of the framework: a training step of src.fit against the same step in a plain PyTorch loop; and the speed-up
-from two processes on one machine."""
+"""Overhead of the framework: a training step of src.fit against the same step in a plain PyTorch loop; what the guarantees of
+the run folder cost; and the speed-up from two processes on one machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -23,8 +24,13 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from datamodules.core.progress import track
 
+from .. import api
 from ..cli import ByteBenchCLI
 from ..config.package import NAME
+from ..runs import lock
+from ..runs.folder import Run
+from ..runs.metrics_log import MetricsLog
+from ..training import checkpointing
 from .measure import save, synchronise
 
 CONFIG = ("--config", "configs/digits_perceiver.yaml", "--trainer.limit_val_batches", "0")
@@ -34,6 +40,21 @@ SIZES = {
     "larger": (f"{BACKBONE}num_latents", "32", f"{BACKBONE}latent_dim", "128"),
 }
 EPOCHS, WARMUP = 10, 10  # epochs of 18 steps; untimed steps
+
+
+# What makes a run folder safe: the lock, files written aside and synced, digests, the log of metrics, the identity
+PER_STEP = ((MetricsLog, "log_metrics"),)
+PER_RUN = (
+    (lock, "acquire"),
+    (Run, "begin"),
+    (Run, "write"),
+    (Run, "write_predictions"),
+    (Run, "identity"),
+    (Run, "predictions_sha256"),
+    (MetricsLog, "sync"),
+    (checkpointing, "replace_checkpoints"),
+)
+STEP = 0.05  # seconds of the step that the log's cost is compared with
 
 
 class AlternateSteps(L.Callback):
@@ -105,6 +126,56 @@ def step_seconds(size: str, folder: str) -> dict[str, list[float]]:
     return {kind: seconds[WARMUP:] for kind, seconds in alternate.seconds.items()}
 
 
+@contextmanager
+def timed(places: Sequence[tuple[Any, str]], seconds: list[float]) -> Iterator[None]:
+    """Notes how long the calls of some functions take.
+
+    Args:
+        places: what has the function, a module or a class, and its name.
+        seconds: gets the seconds of each call.
+    """
+    real = {place: getattr(*place) for place in places}
+
+    def watched(function: Callable) -> Callable:
+        def call(*args: Any, **options: Any) -> Any:
+            start = perf_counter()
+            try:
+                return function(*args, **options)
+            finally:
+                seconds.append(perf_counter() - start)
+
+        return call
+
+    try:
+        for place, function in real.items():
+            setattr(*place, watched(function))
+        yield
+    finally:
+        for place, function in real.items():
+            setattr(*place, function)
+
+
+def folder_costs(folder: str) -> list[dict[str, Any]]:
+    """What the run folder takes: of a step, against one of 50 ms, and in a run of EPOCHS epochs, in seconds."""
+    options = (*CONFIG, *SIZES["larger"], "--trainer.max_epochs", str(EPOCHS), "--runs_dir", folder)
+    per_step: list[float] = []
+    per_run: list[float] = []
+    with timed(PER_STEP, per_step), timed(PER_RUN, per_run):
+        run = api.fit(options=options)
+    steps = run.results().steps
+    of_step = sum(per_step) / steps
+    return [
+        {
+            "case": "run folder, of a step of 50 ms",
+            "batch": 64,
+            "steps": steps,
+            "folder_s": of_step,
+            "share": of_step / STEP,
+        },
+        {"case": f"run folder, of a run of {EPOCHS} epochs", "batch": 64, "steps": steps, "folder_s": sum(per_run)},
+    ]
+
+
 def throughput(processes: int, threads: int, folder: str) -> float:
     """Training samples per second of the larger size, as recorded by src.fit."""
     ranks = ("--trainer.accelerator", "cpu", "--trainer.devices", str(processes))
@@ -122,7 +193,7 @@ def throughput(processes: int, threads: int, folder: str) -> float:
 
 
 def run(rounds: int = 3) -> pd.DataFrame:
-    """Median step times and their ratio; samples/s of one process and of two."""
+    """Median step times and their ratio; seconds of the run folder; samples/s of one process and of two."""
     os.environ["WANDB_MODE"] = "offline"
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -139,6 +210,7 @@ def run(rounds: int = 3) -> pd.DataFrame:
                 }
                 for kind, s in steps.items()
             ]
+        rows += folder_costs(tempfile.mkdtemp(dir=folder))
         cases = {"1 process": (1, 1), "2 processes, ddp": (2, 1), "1 process, 2 threads": (1, 2)}
         speeds: dict[str, list[float]] = {case: [] for case in cases}
         for _ in track(range(rounds), "processes: alternating", total=rounds, unit="turns"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -15,8 +14,7 @@ from datamodules import UserError
 
 from .error_messages import external_failure, is_user_error, one_line
 from .lean_imports import import_lean
-
-STOPPED = 128 + signal.SIGTERM  # exit code of an interrupted run
+from .signals import end_now, on_ending_signals
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,15 +32,12 @@ def run_command(main: Callable[[list[str]], object]) -> None:
     """
     args = sys.argv[1:]
     debug = "--debug" in args
+    on_ending_signals(end_now)
     quiet_libraries()
     import_lean()
     gc.set_threshold(100_000)  # imports make a million objects and no garbage; looking for it takes 0.6 s
     try:
         main([arg for arg in args if arg != "--debug"])
-    except SystemExit as error:
-        if type(error).__name__ == "SIGTERMException":  # raised by Lightning in evaluation; training handles it
-            sys.exit(STOPPED)
-        raise
     except Exception as error:
         user_error = is_user_error(error)
         line = one_line(error) if user_error else external_failure(error)

@@ -17,8 +17,9 @@ from ..metrics.registry import metric_named
 from ..runs.folder import Run
 from ..runs.results import Published, Results, SuiteEntry
 from .records import Record, ranking_metric
-from .rules import Budget, Excluded, split_runs
+from .rules import Budget, Excluded, split_runs, without_contradictions
 from .statistics import Interval, bootstrap_intervals, joined, paired_interval, student_interval
+from .verification import error_line
 
 # Costs of a variant by column: where a run's results have them. The values of its runs are averaged.
 COSTS: dict[str, Callable[[Results], float | None]] = {
@@ -150,10 +151,13 @@ def compare_runs(
         unfinished: run folders that are listed as unfinished.
 
     Raises:
-        UserError: no run was measured on the split, or no variant is called `against`.
+        UserError: no run was measured on the split, none agrees with itself, or no variant is called `against`.
     """
-    kept, excluded = split_runs([Record.of(run) for run in runs], split, any_budget)
-    excluded += [
+    sound, wrong = without_contradictions([Record.of(run) for run in runs])
+    if wrong and not sound:
+        raise UserError(error_line({out.folder: out.reasons[0] for out in wrong}))
+    kept, excluded = split_runs(sound, split, any_budget)
+    excluded += wrong + [
         Excluded(str(path), (path.parent.parent.name, path.parent.name), None, ("not finished: no results.json",))
         for path in unfinished
     ]

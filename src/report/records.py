@@ -11,25 +11,51 @@ import pandas as pd
 
 from datamodules import UserError
 
+from ..config.class_paths import with_current_class_paths
 from ..metrics.registry import is_count, main_metric
-from ..runs.folder import Run, flat
+from ..runs.folder import Run, read_config
+from ..runs.identity import flat, identity
 from ..runs.results import Results
+from .verification import contradictions
 
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run: its results.json, data.json and environment.json, and its config.yaml with dotted names."""
+    """A finished run: its results.json, data.json and environment.json, and its config.yaml with dotted names.
+
+    Attributes:
+        identity: of these files; results.json has that of the files it was written with.
+    """
 
     run: Run
     results: Results
     data: dict[str, Any]
     environment: dict[str, Any]
     config: dict[str, Any]
+    identity: str
 
     @classmethod
     def of(cls, run: Run) -> Record:
         """Raises UserError where a file of the folder is missing or broken."""
-        return cls(run, run.results(), run.read("data.json"), run.read("environment.json"), flat(run.config()))
+        config = read_config(run.folder / "config.yaml", current=False)
+        data, environment = run.read("data.json"), run.read("environment.json")
+        found = identity(config, data, environment.get("code", 1))
+        return cls(run, run.results(), data, environment, flat(with_current_class_paths(config)), found)
+
+    @cached_property
+    def contradictions(self) -> list[str]:
+        """What contradicts its metrics."""
+        return contradictions(self.results, self.predictions, self.run.predictions_sha256())
+
+    @property
+    def of_another_identity(self) -> bool:
+        """Whether config.yaml, data.json or environment.json are not those that it was measured with."""
+        return self.results.identity not in (None, self.identity)
+
+    @property
+    def verified(self) -> bool:
+        """Whether its metrics were computed again from its predictions, and nothing contradicts them."""
+        return self.predictions is not None and not self.contradictions and not self.of_another_identity
 
     @property
     def folder(self) -> str:

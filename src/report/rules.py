@@ -9,6 +9,7 @@ Two runs can be compared when they agree in
               ended the runs, the budget is that time on that hardware instead. Earlier training of weights that a run loads,
               such as a probe's, does not count. With --any-budget variants may differ, and the table shows their budgets
   metric      its definition and the number of samples measured; older runs without a definition agree with all
+A run whose files contradict each other is left out first; its metrics are computed again from its predictions.
 Runs of one variant must also agree in their whole configs, apart from the seed, values derived from it, and where they ran;
 each seed counts once. Cross-validated variants (data.fold, data.fold_seed) are compared fold by fold, and must have the same
 folds for every seed.
@@ -24,21 +25,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..runs.folder import PLACE_OPTIONS
+from ..runs.identity import PLACES
 from .records import Record
 
 # Options that may differ between the runs of a variant: where they ran, and what is kept of them
-IGNORED_OPTIONS = PLACE_OPTIONS | {
-    f"trainer.{name}" for name in ("default_root_dir", "logger", "profiler", "enable_checkpointing")
-}
-IGNORED_OPTIONS |= {"seed_everything", "config", "tags", "cell", "experiment", "suite", "data.init_args.fold"}
+IGNORED_OPTIONS = PLACES | {"seed_everything", "data.init_args.fold"}
 ABSENT = "(absent)"
 Changes = dict[str, tuple[Any, Any]]  # name -> this run's value, the reference's
 
 
 @dataclass(frozen=True)
 class Excluded:
-    """A run that is left out: why, and how its config differs from that of `reference`, a run folder that is kept."""
+    """A run that is left out: why, and how its config differs from that of `reference`, a run folder that is kept.
+
+    Attributes:
+        contradicts: whether its metrics are not those of its predictions.
+    """
 
     folder: str
     variant: tuple[str, str]
@@ -46,6 +48,22 @@ class Excluded:
     reasons: tuple[str, ...]
     reference: str = ""
     changes: Changes | None = None
+    contradicts: bool = False
+
+
+def without_contradictions(records: Sequence[Record]) -> tuple[list[Record], list[Excluded]]:
+    """The runs whose files agree with each other, and the others."""
+    kept, excluded = [], []
+    for record in records:
+        reasons = list(record.contradictions)
+        if record.of_another_identity:
+            reasons.append("results.json was written with another config, data or code than this folder has")
+        if reasons:
+            wrong = bool(record.contradictions)
+            excluded.append(Excluded(record.folder, record.variant, record.seed, tuple(reasons), contradicts=wrong))
+        else:
+            kept.append(record)
+    return kept, excluded
 
 
 def split_runs(records: Sequence[Record], split: str, any_budget: bool = False) -> tuple[list[Record], list[Excluded]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import matplotlib.pyplot  # noqa: F401  (wandb.Image knows a figure only once pyplot has been imported)
 import pandas as pd
 import wandb
@@ -22,7 +24,10 @@ def log_comparison(comparison: Comparison, runs: pd.DataFrame) -> None:
         columns=["run", "reasons"],
     )
     place = f"compare/{comparison.split}"
-    with wandb.init(project="bytebench", job_type="compare", name="compare", group=group) as run:
+    place_of_files = Path("runs", "compared")  # not the working folder, which may be a checkout
+    place_of_files.mkdir(parents=True, exist_ok=True)
+    settings = {"project": "bytebench", "job_type": "compare", "name": "compare", "dir": place_of_files}
+    with wandb.init(group=group, **settings) as run:
         run.log(
             {
                 place: wandb.Table(dataframe=comparison.frame()),

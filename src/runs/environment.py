@@ -14,17 +14,18 @@ from pathlib import Path
 import torch
 
 from ..config.package import CHECKOUT
+from .identity import CODE
 
 
 def environment() -> dict:
     """Where a run takes place: all that may change its numbers. An image has no git: BYTEBENCH_COMMIT tells."""
-    changes = git("status", "--porcelain")
     return {
         "command": [sys.executable.rpartition("/")[2], *sys.orig_argv[1:]],
         "git": {
             "commit": git("rev-parse", "HEAD") or os.environ.get("BYTEBENCH_COMMIT") or None,
-            "dirty": None if changes is None else bool(changes),
+            "dirty": dirty(),
         },
+        "code": CODE,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_name(),
@@ -41,11 +42,23 @@ def environment() -> dict:
     }
 
 
+def dirty() -> bool | None:
+    """Whether the checkout has changes that a run may notice: to files that git knows, or new files in the packages and
+    configs. Runs, W&B's files and other outputs lie elsewhere. None outside of a checkout."""
+    changes = git("status", "--porcelain")
+    if changes is None:
+        return None
+    code = ("?? src/", "?? datamodules/", "?? configs/")
+    return any(not line.startswith("?? ") or line.startswith(code) for line in changes.splitlines())
+
+
 def git(*args: str) -> str | None:
     """What git says of this checkout; None outside one, or without git."""
     if CHECKOUT is None or shutil.which("git") is None:
         return None
-    done = subprocess.run(["git", "-C", CHECKOUT, *args], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", "--no-optional-locks", "-C", CHECKOUT, *args], capture_output=True, text=True, check=False
+    )
     return done.stdout.strip() if done.returncode == 0 else None
 
 

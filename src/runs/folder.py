@@ -5,25 +5,30 @@ runs/<experiment>/<cell>/seed<k>/
   environment.json    git commit, packages, hardware, torch's settings, W&B's run id; a run that resumed also has
                       environment.1.json, environment.2.json, ... for its later parts
   data.json           fingerprint of the data's bytes, sizes and members of the splits, the data spec
-  metrics.csv         losses and metrics over training
-  results.json        final metrics and costs: see `Results`
+  metrics.csv         losses and metrics over training, see metrics_log.py
+  results.json        final metrics and costs: see `Results`; written last
   predictions.npz     for every test sample its `key`, `sample` (a hash of the key, ascending) and `target`, and what was
                       predicted: the class `predicted`, or `scores` (samples, classes)
   predictions.json    for detection instead: the detections in the test images, in COCO's results format
-  checkpoints/        last.ckpt, the one before it as previous.ckpt, best.ckpt
+  checkpoints/        last.ckpt, the one before it as previous.ckpt, best.ckpt, with their digests, see checkpoints.py
   wandb/              W&B's files
+Beside it lies seed<k>.lock while a process trains the run, see lock.py.
+
+A run is killed at any moment without harm: every file is written aside and renamed (files.py), a folder begins under another
+name, and results.json makes a run finished.
 """
 
 from __future__ import annotations
 
+import io
 import json
-import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, cast
 
 import numpy as np
@@ -32,14 +37,13 @@ import yaml
 from datamodules import UserError
 
 from ..config.class_paths import with_current_class_paths
+from .checkpoints import load_checkpoint
+from .files import PART, json_text, put_in_place, sha256_of, write_file
+from .identity import CODE, changes, identity
+from .lock import owned
 from .results import Results
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
-# Options that may change when a run resumes: where and how it is computed, not what
-PLACE_OPTIONS = {
-    f"trainer.{name}" for name in ("accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar")
-}
-PLACE_OPTIONS |= {"runs_dir", "suite", "data.init_args.num_workers", "data.init_args.data_dir"}
+BEGUN = ("config.yaml", "data.json", "environment.json")  # what every run folder has
 
 
 def rank_zero(method: Callable[..., None]) -> Callable[..., None]:
@@ -47,11 +51,16 @@ def rank_zero(method: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(method)
     def call(*args: Any, **options: Any) -> None:
-        from lightning.pytorch.utilities import rank_zero_only  # takes seconds; reading a run does without
-
-        rank_zero_only(method)(*args, **options)
+        if is_rank_zero():
+            method(*args, **options)
 
     return call
+
+
+def is_rank_zero() -> bool:
+    from lightning.pytorch.utilities import rank_zero_only  # takes seconds; reading a run does without
+
+    return cast("Any", rank_zero_only).rank == 0
 
 
 @dataclass(frozen=True)
@@ -60,49 +69,94 @@ class Run:
 
     folder: Path
 
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Keeps other processes from training this run; the first rank owns it for all.
+
+        Raises:
+            UserError: another process trains it.
+        """
+        if not is_rank_zero():
+            yield
+            return
+        with owned(self.folder, "wait for it, or give another --cell"):
+            yield
+
     @rank_zero
     def begin(self, config: dict, data: dict, wandb_id: str) -> None:
         """Make the folder, with config.yaml, data.json and environment.json. An older run of this name is kept as
         seed<k>.1, .2, ..."""
-        folder = self.folder
+        folder, aside = self.folder, self.folder.with_name(self.folder.name + PART)
+        if aside.exists():
+            shutil.rmtree(aside)
+        from .environment import environment  # imports torch
+
+        (aside / "checkpoints").mkdir(parents=True)
+        texts = {
+            "config.yaml": yaml.safe_dump(config, sort_keys=False),
+            "data.json": json_text(data),
+            "environment.json": json_text({"wandb_id": wandb_id, **environment()}),
+        }
+        for name, text in texts.items():
+            write_file(aside / name, text)
         if folder.exists():
             number = 1
             while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
                 number += 1
-            folder.rename(kept)
+            put_in_place(folder, kept)
             print(f"the run that was in {folder} is kept as {kept}", file=sys.stderr)
-        from .environment import environment  # imports torch
-
-        folder.mkdir(parents=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-        self.write("data.json", data)
-        self.write("environment.json", {"wandb_id": wandb_id, **environment()})
+        put_in_place(aside, folder)
 
     @rank_zero
     def resume(self, wandb_id: str) -> None:
         """Record that the run resumes here."""
         from .environment import environment
 
+        for left in (*self.folder.glob(f"*{PART}"), *self.folder.glob(f"checkpoints/*{PART}")):
+            left.unlink()
         number = 1 + len(list(self.folder.glob("environment.*.json")))
         self.write(f"environment.{number}.json", {"wandb_id": wandb_id, **environment()})
 
-    def check_unchanged(self, began: dict, now: dict, data: dict) -> None:
-        """Raises UserError where options or data are not those that the run began with.
+    def check_begun(self) -> None:
+        """Raises UserError where a file that every run begins with is missing or broken."""
+        for name in BEGUN:
+            if not (self.folder / name).is_file():
+                raise UserError(
+                    f"{self.folder} has no {name}: restore it, or leave --resume out to train anew (this run is kept beside)"
+                )
+        self.config(), self.read("data.json"), self.read("environment.json")
+
+    def check_options(self, began: dict, now: dict) -> None:
+        """Raises UserError where options or code, apart from places, are not those that the run began with.
 
         Args:
             began: the run's config with today's defaults for options that it lacks.
             now: the present config.
-            data: what the datamodule says of its data.
         """
-        began, now = flat(began), flat(now)
-        for name in sorted(began.keys() | now.keys()):
-            if began.get(name) != now.get(name) and name not in PLACE_OPTIONS:
-                raise UserError(
-                    f"{self.folder} began with {name} {began.get(name)}, this is {now.get(name)}: give the options it began "
-                    "with, or another --cell"
-                )
+        did = "finished" if self.finished else "began"
+        advice = (
+            "give the options it had, another --cell, or leave --resume out to train anew (this run is kept beside)"
+        )
+        for name, (before, after) in changes(began, now).items():
+            raise UserError(f"{self.folder} {did} with {name} {before}, this is {after}: {advice}")
+        if (code := self.code) != CODE:
+            raise UserError(
+                f"{self.folder} {did} with code of version {code}, this is {CODE}, which computes other numbers: {advice}"
+            )
+
+    def check_data(self, data: dict) -> None:
+        """Raises UserError where the data are not those that the run began with, given what the datamodule says of them."""
         if not agrees(self.read("data.json"), data):
             raise UserError(f"{self.folder} began with other data (see its data.json): give those, or another --cell")
+
+    @property
+    def code(self) -> int:
+        """The version of what the code computed; version 0.1 did not record it, and its runs repeat to the bit."""
+        return self.read("environment.json").get("code", 1)
+
+    def identity(self) -> str:
+        """One hash of its config without places, its data and its code: see identity.py."""
+        return identity(read_config(self.folder / "config.yaml", current=False), self.read("data.json"), self.code)
 
     def config(self) -> dict:
         """config.yaml, with class paths of older versions as they are called now.
@@ -124,25 +178,10 @@ class Run:
     def finished(self) -> bool:
         return (self.folder / "results.json").is_file()
 
-    def newest_checkpoint(self) -> Path | None:
-        """What the run resumes from: last.ckpt or, with a warning, the one before it if that cannot be read."""
-        for name in (LAST, PREVIOUS):
-            path = self.folder / "checkpoints" / name
-            if path.is_file():
-                try:
-                    load_checkpoint(path)
-                except UserError as error:
-                    print(f"warning: {error}; trying the one before it", file=sys.stderr)
-                else:
-                    return path
-        return None
-
     @rank_zero
     def write(self, name: str, content: dict | list) -> None:
-        """Write a JSON file of the run to a temporary file and rename it; lists, which may be long, on one line."""
-        aside = self.folder / f"{name}.part"
-        aside.write_text(json.dumps(content, indent=1 if isinstance(content, dict) else None) + "\n")
-        os.replace(aside, self.folder / name)
+        """Write a JSON file of the run, whole or not at all."""
+        write_file(self.folder / name, json_text(content))
 
     @rank_zero
     def write_predictions(self, name: str, predictions: list[dict] | dict[str, np.ndarray]) -> None:
@@ -150,9 +189,14 @@ class Run:
         if isinstance(predictions, list):
             self.write(f"{name}.json", predictions)
         else:
-            aside, arrays = self.folder / f"{name}.part.npz", cast("dict[str, Any]", predictions)
-            np.savez_compressed(aside, **arrays)
-            os.replace(aside, self.folder / f"{name}.npz")
+            content, arrays = io.BytesIO(), cast("dict[str, Any]", predictions)
+            np.savez_compressed(content, **arrays)
+            write_file(self.folder / f"{name}.npz", content.getbuffer())
+
+    def predictions_sha256(self) -> str | None:
+        """The digest of predictions.npz or predictions.json; None where there is neither."""
+        paths = (self.folder / f"predictions.{suffix}" for suffix in ("npz", "json"))
+        return next((sha256_of(path) for path in paths if path.is_file()), None)
 
     def read(self, name: str) -> dict:
         """Read a JSON file of the run. Raises UserError where it is missing or broken."""
@@ -169,8 +213,12 @@ class Run:
         return load_checkpoint(self.folder / "checkpoints" / f"{checkpoint}.ckpt")["state_dict"]
 
 
-def read_config(path: Path) -> dict:
-    """A config.yaml, with class paths of older versions as they are called now.
+def read_config(path: Path, current: bool = True) -> dict:
+    """A config.yaml.
+
+    Args:
+        path: the file.
+        current: whether class paths of older versions become what they are called now.
 
     Raises:
         UserError: it is missing or not valid YAML.
@@ -183,7 +231,7 @@ def read_config(path: Path) -> dict:
         raise UserError(f"{path} is not valid YAML: fix it, or leave the run out") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not valid YAML: fix it, or leave the run out")
-    return with_current_class_paths(content)
+    return with_current_class_paths(content) if current else content
 
 
 def agrees(stored: Any, now: Any) -> bool:
@@ -191,27 +239,6 @@ def agrees(stored: Any, now: Any) -> bool:
     if isinstance(stored, dict) and isinstance(now, dict):
         return all(name in now and agrees(value, now[name]) for name, value in stored.items())
     return stored == now
-
-
-def flat(config: dict, prefix: str = "") -> dict:
-    """Nested mappings as one, with dotted keys."""
-    found: dict = {}
-    for name, value in config.items():
-        found |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}": value}
-    return found
-
-
-def load_checkpoint(path: Path) -> dict:
-    """A checkpoint's content; only tensors and plain values are loaded, never code."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing: train the run first, or name another checkpoint")
-    import torch
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be read ({reason}): name another checkpoint") from error
 
 
 def find_runs(paths: list[Path]) -> list[Run]:
@@ -228,4 +255,4 @@ def find_runs(paths: list[Path]) -> list[Run]:
 def find_unfinished(paths: list[Path]) -> list[Path]:
     """The run folders in some folders that have no results yet."""
     found = sorted({file.parent for path in paths for file in path.rglob("environment.json")})
-    return [folder for folder in found if not (folder / "results.json").is_file()]
+    return [folder for folder in found if not (folder / "results.json").is_file() and folder.suffix != PART]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
 from datamodules import UserError
 
 from ..metrics.registry import main_metric
+from .files import digest_of
 
-SCHEMA = 2  # 1 had no `schema`, `main_metric` and `suite`
+SCHEMA = 3  # 1 had no `schema`, `main_metric` and `suite`; 2 no `identity`, `predictions_sha256` and `seal`
 Published = dict[str, dict[str, float]]  # metric -> version of the paper -> value
 
 
@@ -45,11 +46,14 @@ class Results:
         flops_per_example: of one forward pass, multiplications and additions counted apart.
         train_samples_per_second: on all ranks together; None where too few steps were timed.
         epochs, steps: completed.
-        bad_samples: that could not be decoded.
+        bad_samples: distinct samples that could not be decoded, on all ranks and in all parts of the run.
         peak_memory: `bytes`, and what they are `of`.
         wall_time_seconds: of all parts of the run.
         energy_joules: of training; None where nothing measures it. energy_of: which devices were measured.
         suite: the suite that the run belongs to, if any.
+        identity: hash of what the result depends on, see src/runs/identity.py; None in older runs.
+        predictions_sha256: digest of the file of predictions; None where there is none, and in older runs.
+        seal: digest of the metrics and these two: an edit by hand shows. It is no signature.
         schema: version of this file's layout.
     """
 
@@ -70,10 +74,22 @@ class Results:
     energy_joules: float | None = None
     energy_of: list = field(default_factory=list)
     suite: SuiteEntry | None = None
+    identity: str | None = None
+    predictions_sha256: str | None = None
+    seal: str | None = None
     schema: int = SCHEMA
 
     def to_dict(self) -> dict:
         return asdict(self)
+
+    def sealed(self) -> Results:
+        """The same with its seal."""
+        return replace(self, seal=self.wanted_seal)
+
+    @property
+    def wanted_seal(self) -> str:
+        """The seal that results with these metrics have."""
+        return digest_of([self.metrics, self.identity, self.predictions_sha256])
 
     @classmethod
     def from_dict(cls, content: Any, where: object) -> Results:

@@ -10,14 +10,26 @@ import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ..config.command import run_command
 from ..config.package import NAME
 
+running: set[BaseProcess] = set()
+told: list[int] = []  # signals that this process was told to stop with
+
+
+def pass_on(number: int) -> None:
+    """Tells the runs in progress to save and end, and starts no others."""
+    told.append(number)
+    for process in list(running):
+        if process.pid is not None and process.exitcode is None:
+            os.kill(process.pid, number)
+
 
 def run_warm(options: list[str], log: Path | None) -> int:
-    """Runs `fit` with these options in a process of its own; returns its exit status.
+    """Runs `fit` with these options in a process of its own; returns its exit status, 128 + the signal once told to stop.
 
     Args:
         options: the words after `python -m src.fit`.
@@ -26,8 +38,14 @@ def run_warm(options: list[str], log: Path | None) -> int:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"{NAME}.suites.preload"])
     process = context.Process(target=fit_here, args=(options, log))
+    if told:
+        return 128 + told[0]
     process.start()
+    running.add(process)
+    if told:  # between the two lines
+        pass_on(told[0])
     process.join()
+    running.discard(process)
     assert process.exitcode is not None  # it has ended
     return process.exitcode
 

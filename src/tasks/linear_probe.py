@@ -14,7 +14,7 @@ from torch.optim import SGD, Optimizer
 from datamodules import Batch, ByteArray, DataSpec, UserError
 
 from ..backbones.base import Backbone
-from ..runs.folder import load_checkpoint
+from ..runs.checkpoints import load_checkpoint
 from .base import Task
 from .classification import Classification
 from .linear_maps import solve_maps, train_maps

@@ -1,33 +1,27 @@
-"""Kill runs at random moments and let them go on: `make faults`. Prints what was tried and what was lost, which is nothing.
+"""Small runs in processes of their own, to be killed, stopped and compared to the bit: tests/src/training/test_resume.py.
 
-A run is killed (SIGKILL, or SIGTERM, which saves first) again and again, going on with `--resume auto` in between, until it
-finishes. Lost is what then differs from the run that was never killed: weights, averaged weights, metrics, the log of
-metrics, W&B's run id. Then every guard is tried: tests/src/training/test_resume.py.
+boundaries.py strikes at every system call that changes a file: `make faults`.
 """
 
 from __future__ import annotations
 
-import argparse
+import io
 import json
 import multiprocessing as mp
 import os
-import random
-import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from functools import cache
 from pathlib import Path
 
-import numpy as np
 import torch
 import yaml
-from PIL import Image
 
-import datamodules.prepare
 import src.fit
 from src.config.command import run_command
 from tests.support import ROOT
@@ -41,6 +35,17 @@ LONGEST = 600.0  # seconds that any process here may take
 
 def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "WANDB_MODE": "offline"}
+
+
+@cache
+def warm_up() -> None:
+    """Imports all that a run imports while it runs, nine seconds of work: forked processes then find it done."""
+    variables = dict(os.environ)
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        os.environ["WANDB_MODE"] = "disabled"
+        src.fit.main([*options_of(Path(folder), ()), "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2"])
+    os.environ.clear()
+    os.environ.update(variables)
 
 
 class Forked:
@@ -59,6 +64,7 @@ class Forked:
 
     def run(self, main: Callable[[list[str]], object], arguments: list[str], variables: dict[str, str]) -> None:
         os.chdir(ROOT)
+        os.setpgrp()  # a terminal's signals go to the process with its workers
         os.environ |= environment() | variables
         os.dup2(self.log, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -100,11 +106,15 @@ def fit(folder: Path, *options: str) -> Forked:
 
 
 def fit_ranks(folder: Path, *options: str) -> list[Forked]:
-    """The same on two ranks that begin at once: as a command, the second would import everything while the first waits."""
+    return ranks(options_of(folder, (*RANKS, *options)))
+
+
+def ranks(command: list[str], main: Callable = src.fit.main, **variables: str) -> list[Forked]:
+    """src.fit on two ranks that begin at once: as a command, the second would import everything while the first waits."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
-    command = options_of(folder, (*RANKS, *options))
-    return [Forked(src.fit.main, command, NODE_RANK="0", LOCAL_RANK=rank, MASTER_PORT=port) for rank in "01"]
+    variables |= {"NODE_RANK": "0", "MASTER_PORT": port}
+    return [Forked(main, command, LOCAL_RANK=rank, **variables) for rank in "01"]
 
 
 def fit_command(folder: Path, *options: str) -> subprocess.Popen:
@@ -154,110 +164,3 @@ def differences(expected: Path, found: Path) -> list[str]:
         lost.append("metrics.csv")
     ids = {json.loads(f.read_text())["wandb_id"] for f in found.glob("environment*.json")}
     return lost if len(ids) == 1 else [*lost, f"one W&B run: {ids}"]
-
-
-def kill_training(folder: Path, reference: Path, kills: int, seconds: float, chance: random.Random) -> list[str]:
-    """Kill one run `kills` times before it may finish: at random moments, while it writes checkpoints, in its test."""
-    lost: list[str] = []
-    checkpoint = run_folder(folder) / "checkpoints" / "last.ckpt"
-    process = fit(folder, "--resume", "auto")
-    killed = 0
-    while killed < kills:
-        kind = chance.choice(["random", "terminated", "writing", "testing"])
-        if kind == "writing":
-            moment = wait_until(checkpoint.with_suffix(".ckpt.part").exists, process)
-        elif kind == "testing":
-            moment = wait_until(lambda: checkpoint.exists() and trained(checkpoint), process)
-            time.sleep(chance.uniform(0, 0.03) * seconds)  # the test takes about so much of a run
-        else:
-            moment = True
-            time.sleep(chance.uniform(0.3, 1) * seconds)
-        if not moment or process.poll() is not None:  # it was done before: nothing to kill
-            status, said = finish(process)
-            if status:
-                return [f"a run that broke: {said[-500:]}"]
-            lost += differences(reference, run_folder(folder))
-            shutil.rmtree(run_folder(folder))
-            process = fit(folder, "--resume", "auto")
-            continue
-        process.send_signal(signal.SIGTERM if kind == "terminated" else signal.SIGKILL)
-        finish(process)
-        killed += 1
-        print(f"kill {killed} of {kills} ({kind})", flush=True)
-        process = fit(folder, "--resume", "auto")
-    status, said = finish(process)
-    return [
-        *lost,
-        *(differences(reference, run_folder(folder)) if status == 0 else [f"a run that broke: {said[-500:]}"]),
-    ]
-
-
-def trained(checkpoint: Path) -> bool:
-    """Whether a checkpoint is of the end of training."""
-    try:
-        return torch.load(checkpoint, weights_only=True)["epoch"] == 2
-    except (OSError, RuntimeError, EOFError):
-        return False  # just being renamed
-
-
-def kill_preparing(folder: Path, kills: int, chance: random.Random) -> list[str]:
-    """Kill the writing of shards, which goes on with those that are whole; the bytes are the same in the end."""
-    source = folder / "pictures"
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 300), ("val", 60)):
-        for number in range(count):
-            place = source / split / f"n{number % 3:08d}"
-            place.mkdir(parents=True, exist_ok=True)
-            pixels = generator.integers(0, 255, (200, 250, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(place / f"{number:06d}.JPEG")
-
-    def prepare(out: Path) -> Forked:
-        return Forked(datamodules.prepare.main, ["imagenet", "--source", str(source), "--out", str(out)])
-
-    began = time.monotonic()
-    status, said = finish(prepare(folder / "whole"))
-    if status:
-        return [f"preparing that broke: {said[-500:]}"]
-    seconds = time.monotonic() - began
-    for number in range(kills):
-        process = prepare(folder / "killed")
-        time.sleep(chance.uniform(0.2, 0.95) * seconds)
-        process.kill()
-        finish(process)
-        print(f"kill {number + 1} of {kills} (preparing)", flush=True)
-    status, said = finish(prepare(folder / "killed"))
-    if status:
-        return [f"preparing that broke: {said[-500:]}"]
-    whole, killed = ({f.name: f.read_bytes() for f in (folder / name).glob("*")} for name in ("whole", "killed"))
-    return [f"shards {name}" for name in whole.keys() | killed.keys() if whole.get(name) != killed.get(name)]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=20, help="of training and its test (default: 20)")
-    parser.add_argument("--prepare-kills", type=int, default=4, help="of the writing of shards (default: 4)")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    chance = random.Random(options.seed)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        began = time.monotonic()
-        status, said = finish(fit(folder / "whole run"))
-        assert status == 0, said
-        seconds = time.monotonic() - began
-        reference = run_folder(folder / "whole run")
-        lost = kill_training(folder / "killed run", reference, options.kills, seconds, chance)
-        lost += kill_preparing(folder / "shards", options.prepare_kills, chance)
-    guards = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n0", "tests/src/training/test_resume.py"], cwd=ROOT, check=False
-    )
-    if guards.returncode:
-        lost.append("a guard: see pytest's lines above")
-    tried = options.kills + options.prepare_kills
-    print(f"{tried} kills and every guard, {len(lost)} things lost", *lost, sep="\n")
-    sys.exit(bool(lost))
-
-
-if __name__ == "__main__":
-    main()

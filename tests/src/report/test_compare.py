@@ -205,7 +205,7 @@ def test_wandb_gets_tables_images_and_the_page(many, tmp_path, monkeypatch, requ
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.chdir(tmp_path)
     compare.main([str(many), "--wandb"])
-    (offline,) = tmp_path.glob("wandb/offline-run-*")
+    (offline,) = (tmp_path / "runs" / "compared").glob("wandb/offline-run-*")
     files = [str(path.relative_to(offline / "files" / "media")) for path in offline.glob("files/media/**/*.*")]
     for kind in (
         "table/compare/test_",

@@ -18,12 +18,17 @@ import yaml
 import src.evaluate as evaluate
 import src.fit as fit
 from datamodules import UserError
-from src.runs.folder import Run, load_checkpoint
+from src.runs.folder import Run
 from src.runs.wandb_logger import PatientWandbLogger
 from src.training.checkpointing import Checkpointing
 from tests.support import faults
 
 pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module", autouse=True)
+def warm() -> None:
+    faults.warm_up()
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +83,8 @@ def stop_at_a_step_that_is_written(arguments: list[str]) -> None:
     end = Checkpointing.on_train_batch_end
 
     def told_after_twenty_steps(self, trainer, *others) -> None:
-        self.told_to_stop |= trainer.global_step == 20  # log_every_n_steps is 10
+        if trainer.global_step == 20:  # log_every_n_steps is 10
+            self.told_to_stop = signal.SIGTERM
         end(self, trainer, *others)
 
     Checkpointing.on_train_batch_end = told_after_twenty_steps
@@ -105,10 +111,8 @@ def test_a_run_that_was_killed_in_its_test_is_tested_on_the_same_weights(whole, 
 
 
 def test_a_finished_run_is_left_alone(whole, capsys):
-    runs = whole.parents[2]
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.*")}
-    options = [*faults.CELL, "--config", str(runs / "ema.yaml"), "--runs_dir", str(runs), "--resume", "auto"]
-    assert fit.main(options).read("results.json") == json.loads((whole / "results.json").read_text())
+    assert fit.main(options_of(whole)).read("results.json") == json.loads((whole / "results.json").read_text())
     assert "has finished" in capsys.readouterr().out
     assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*.*")}
 
@@ -118,14 +122,68 @@ def test_a_run_goes_on_with_its_own_options_and_data_alone(whole):
     config, data = yaml.safe_load((whole / "config.yaml").read_text()), run.read("data.json")
     other = json.loads(json.dumps(config))
     other["model"]["init_args"]["dropout"] = 0.2
-    with pytest.raises(UserError, match=r"began with model.init_args.dropout 0.1, this is 0.2: give the options"):
-        run.check_unchanged(config, other, data)
+    with pytest.raises(UserError, match=r"finished with model.init_args.dropout 0.1, this is 0.2: give the options"):
+        run.check_options(config, other)
     with pytest.raises(UserError, match="began with other data"):
-        run.check_unchanged(config, config, data | {"fingerprint": "0"})
-    other = config | {"runs_dir": "elsewhere", "trainer": config["trainer"] | {"devices": 8, "strategy": "fsdp"}}
-    run.check_unchanged(config, other, data)
+        run.check_data(data | {"fingerprint": "0"})
+    places = {"devices": 8, "strategy": "fsdp", "log_every_n_steps": 1, "enable_progress_bar": False}
+    run.check_options(config, config | {"runs_dir": "elsewhere", "trainer": config["trainer"] | places})
+    run.check_data(data)
     run.resume("id")
     (whole / "environment.1.json").unlink()
+
+
+def options_of(whole: Path) -> list[str]:
+    runs = whole.parents[2]
+    return [*faults.CELL, "--config", str(runs / "ema.yaml"), "--runs_dir", str(runs), "--resume", "auto"]
+
+
+def test_a_finished_run_refuses_other_options_and_says_which(whole):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*.*")}
+    others = ["--model.optimizer.lr", "5", "--trainer.max_epochs", "50"]
+    with pytest.raises(
+        UserError, match=r"finished with model.init_args.optimizer.init_args.lr 0.01, this is 5.0: give"
+    ):
+        fit.main([*options_of(whole), *others])
+    with pytest.raises(UserError, match=r"finished with trainer.max_epochs 3, this is 50"):
+        fit.main([*options_of(whole), *others[2:]])
+    assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*.*")}
+
+
+@pytest.mark.parametrize("name", ["environment.json", "data.json", "config.yaml", "metrics.csv"])
+def test_a_file_that_is_missing_is_told_before_anything_is_trained(whole, tmp_path, name):
+    shutil.copytree(whole.parents[2], tmp_path / "runs")
+    copy = faults.run_folder(tmp_path / "runs")
+    (copy / "results.json").unlink()
+    (copy / name).unlink()
+    before = checkpoint(tmp_path / "runs").stat().st_mtime_ns
+    words = (
+        r"metrics.csv lacks rows.* after \d+ rows, 0 are there"
+        if name == "metrics.csv"
+        else f"has no {name}: restore it"
+    )
+    with pytest.raises(UserError, match=words):
+        fit.main(options_of(copy))
+    assert checkpoint(tmp_path / "runs").stat().st_mtime_ns == before
+
+
+def test_a_second_process_on_a_run_ends_with_one_line_and_moves_nothing(tmp_path):
+    process = faults.fit(tmp_path, "--trainer.max_epochs", "60")
+    try:
+        assert faults.wait_until(checkpoint(tmp_path).exists, process), faults.finish(process)
+        for options in ([], ["--resume", "auto"]):
+            status, said = faults.finish(faults.fit(tmp_path, "--trainer.max_epochs", "60", *options))
+            assert status == 2
+            assert re.findall("error: .*", said) == re.findall(
+                rf"error: \S+seed0 is in use by process {process.pid} on .*: wait for it, or give another --cell", said
+            )
+            assert [path.name for path in faults.run_folder(tmp_path).parent.glob("seed*")] in (
+                ["seed0", "seed0.lock"],
+                ["seed0.lock", "seed0"],
+            )
+        assert process.poll() is None
+    finally:
+        process.kill()
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_step_samples_and_checkpoint(tmp_path):
@@ -147,15 +205,6 @@ def test_a_run_that_saves_nothing_is_guarded_all_the_same(tmp_path):
     assert not checkpoint(tmp_path).exists()
 
 
-def test_best_is_kept_where_there_are_no_hard_links(tmp_path, monkeypatch):
-    def refuse(source, target):
-        raise OSError("Operation not permitted")
-
-    monkeypatch.setattr(os, "link", refuse)
-    fit.main([*faults.CELL, "--runs_dir", str(tmp_path)])
-    assert load_checkpoint(checkpoint(tmp_path).with_name("best.ckpt"))["global_step"] > 0
-
-
 def test_averaged_weights_and_sharded_ones_do_not_go_together(tmp_path):
     averaged = [*faults.CELL, "--config", "configs/trainer/fsdp.yaml", "--trainer.callbacks", "EMAWeightAveraging"]
     with pytest.raises(UserError, match=r"do not go with --trainer\.strategy fsdp: use ddp"):
@@ -168,10 +217,9 @@ def test_a_full_disk_is_one_line_and_keeps_the_checkpoint_before(tmp_path):
     assert faults.wait_until(checkpoint(tmp_path).exists, process)
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100_000, 100_000))
     status, said = faults.finish(process)
-    assert status == 2
-    assert re.search(
-        r"error: .*last.ckpt could not be written after step \d+ \(.*MB free\): the one after step \d+ is kept", said
-    )
+    assert status == 1
+    kept = r"after step \d+, the checkpoint after step \d+ is kept, \S+last.ckpt\): free some space, then resume"
+    assert re.search(rf"error: cannot write \(File too large, .* MB free; {kept}", said)
     assert torch.load(checkpoint(tmp_path), weights_only=True)["global_step"] > 0
     assert not list(checkpoint(tmp_path).parent.glob("*.part"))
 
