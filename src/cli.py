@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import lightning as L
 import yaml
-from jsonargparse import get_loader, set_loader, set_parsing_settings
+from jsonargparse import _loaders_dumpers, get_loader, set_loader, set_parsing_settings
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
@@ -24,8 +24,10 @@ from lightning.pytorch.strategies import Strategy
 from datamodules import ByteArrayDataModule, UserError
 
 from .config.class_paths import current_word, with_current_class_paths
+from .config.documents import Loader
+from .config.names import check_name
 from .config.package import command_name, with_shipped_configs
-from .config.trust import check_configs
+from .config.trust import check_config, importing_only, trusted_packages
 from .metrics.logged import metrics_of
 from .metrics.registry import main_metric
 from .runs.environment import peak_memory
@@ -43,7 +45,7 @@ set_parsing_settings(subclasses_enabled=["is_pure_dataclass"])
 for library in ("lightning.pytorch", "lightning.fabric"):  # what they tell of devices and seeds is in the run folder
     logging.getLogger(library).setLevel(logging.WARNING)
 
-
+setattr(_loaders_dumpers, "yaml_default_loader", Loader)  # noqa: B010  (the parser reads values with it, too)
 plain_yaml = get_loader("yaml")
 
 
@@ -65,23 +67,29 @@ class ByteBenchCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str], recording: bool = True) -> None:
         self.recording = recording
-        super().__init__(
-            Task,
-            ByteArrayDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            trainer_defaults={"enable_model_summary": False, "use_distributed_sampler": False, "log_every_n_steps": 10},
-            parser_kwargs={
-                "allow_abbrev": False,
-                "exit_on_error": False,
-                "prog": command_name("fit"),
-            },
-            args=[current_word(word) for word in with_shipped_configs(args)],
-            run=False,
-        )
+        self.trusted = trusted_packages(args)
+        with importing_only(self.trusted):
+            super().__init__(
+                Task,
+                ByteArrayDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                trainer_defaults={
+                    "enable_model_summary": False,
+                    "use_distributed_sampler": False,
+                    "log_every_n_steps": 10,
+                },
+                parser_kwargs={
+                    "allow_abbrev": False,
+                    "exit_on_error": False,
+                    "prog": command_name("fit"),
+                },
+                args=[current_word(word) for word in with_shipped_configs(args)],
+                run=False,
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", default="default", help="the experiment: a folder of runs, and W&B's group")
@@ -108,8 +116,10 @@ class ByteBenchCLI(LightningCLI):
         parser.link_arguments("data.spec", "model.init_args.data_spec", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        check_configs(args)
         super().parse_arguments(parser, args)
+        check_config(self.config, self.trusted)
+        for name in ("experiment", "cell"):
+            check_name(f"--{name}", self.config[name])
 
     def instantiate_classes(self) -> None:
         seed = self.config["seed_everything"]
@@ -183,7 +193,10 @@ class ByteBenchCLI(LightningCLI):
 
     def config_of_run(self) -> dict:
         """The config that the run began with, as today's parser completes it."""
-        began = self.plain(self.parser.parse_object(self.run.config()))
+        with importing_only(self.trusted):
+            parsed = self.parser.parse_object(self.run.config())
+        check_config(parsed, self.trusted)
+        began = self.plain(parsed)
         began["model"]["init_args"]["data_spec"] = self.datamodule.spec.to_dict()  # data.json has what it was
         return began
 

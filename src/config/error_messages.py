@@ -8,6 +8,7 @@ import errno
 import inspect
 import pkgutil
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,7 @@ from datamodules import UserError
 from datamodules.core.errors import missing_extra
 
 from .package import NAME
+from .trust import how_to_trust
 
 # Options of the commands that take a config, besides data, model and trainer
 COMMAND_OPTIONS = (
@@ -108,13 +110,15 @@ def explain(text: str) -> str | None:
     owner = "".join(classes[-1]) if classes else ""
 
     if found := re.search(r"Option '([^']+)' is not accepted", message):
-        options = parameters(load(owner)) if owner else (*COMMAND_OPTIONS, "data", "model", "trainer")
+        options = parameters(imported(owner)) if owner else (*COMMAND_OPTIONS, "data", "model", "trainer")
         holder = f"{where}: {owner}" if owner else "the config"
         return f"{holder} has no option {found[1]!r}{suggest(found[1], options)}"
     if found := re.search(r"Group 'trainer' does not accept option '([^']+)'", message):
         return f"trainer has no option {found[1]!r}{suggest(found[1], parameters(trainer_class()))}"
     if found := re.search(r"unrecognized arguments: (\S+)", message):
         return unknown_option(found[1])
+    if found := re.search(r"Importing '([^']+)' is not allowed", message):
+        return f"{where}: {found[1]} is none of the classes that a config may name: {how_to_trust(found[1])}"
     message = re.sub(r"No (\S+) attribute (\w+)", r"module '\1' has no attribute '\2'", message)  # lazy_loader's words
     if found := re.search(r"module '([^']+)' has no attribute '([^']+)'|No module named '([^']+)'", message):
         module, name = found[1] or "", found[2] or found[3]
@@ -182,9 +186,16 @@ def load(class_path: str) -> Any:
     return getattr(import_module(module), name)
 
 
+def imported(class_path: str) -> Any:
+    """A class that a message names, which a config may have written: nothing is imported for it."""
+    module, _, name = class_path.rpartition(".")
+    return getattr(sys.modules.get(module), name, None)
+
+
 def nearest_class(module: str, name: str) -> str:
     """`: did you mean ...?` with the full class path."""
-    packages = [import_module(module)] if module else [import_module(package) for package in PACKAGES]
+    known = [sys.modules.get(module)] if module else [import_module(package) for package in PACKAGES]
+    packages = [package for package in known if package is not None]
     paths = {}
     for package in packages:
         names = [name for name in dir(package) if name[0].isupper()]  # classes; dir() imports nothing

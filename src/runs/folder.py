@@ -32,6 +32,7 @@ import yaml
 from datamodules import UserError
 
 from ..config.class_paths import with_current_class_paths
+from ..config.documents import read_json, read_yaml
 from .results import Results
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
@@ -159,10 +160,7 @@ class Run:
         path = self.folder / name
         if not path.is_file():
             raise UserError(f"{self.folder} has no {name}: give a run folder that `python -m src.fit` has finished")
-        try:
-            return json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f"{path} is not JSON ({error}): train the run again") from error
+        return read_json(path)
 
     def weights(self, checkpoint: str = "last") -> dict:
         """The model's tensors of a checkpoint."""
@@ -175,14 +173,11 @@ def read_config(path: Path) -> dict:
     Raises:
         UserError: it is missing or not valid YAML.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path.parent} has no config.yaml: it is no run folder") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: fix it, or leave the run out") from error
+    if not path.is_file():
+        raise UserError(f"{path.parent} has no config.yaml: it is no run folder")
+    content = read_yaml(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path} is not valid YAML: fix it, or leave the run out")
+        raise UserError(f"{path} holds no options: fix it, or leave the run out")
     return with_current_class_paths(content)
 
 
