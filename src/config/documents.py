@@ -107,18 +107,23 @@ def read_json(path: Path) -> Any:
     text = read_text(path, LARGEST_JSON)
     try:
         content = json.loads(text)
-        check_depth(content)
+        check_values(content)
     except (ValueError, RecursionError) as error:
-        reason = str(error) if isinstance(error, json.JSONDecodeError) else f"nested more than {DEEPEST} deep"
-        reason = "a number is too long" if "digits" in str(error) else reason
-        raise UserError(f"{path} is not JSON that can be read ({reason}): make it anew, or leave it out") from error
+        deep, told = f"it is nested more than {DEEPEST} deep", " ".join(str(error).split(":")[0].split())
+        reason = deep if isinstance(error, RecursionError) else told
+        raise UserError(
+            f"{path} is not JSON that can be read ({reason}): train the run again, or leave it out"
+        ) from error
     return content
 
 
-def check_depth(content: Any) -> None:
-    """Raises RecursionError where lists and mappings are nested too deep."""
+def check_values(content: Any) -> None:
+    """Raises RecursionError where lists and mappings are nested too deep, UnicodeError where text is no Unicode."""
     level = [content]
     for _ in range(DEEPEST):
+        for each in level:
+            if isinstance(each, str) and not each.isascii():
+                each.encode()  # half a surrogate pair is neither shown nor written
         level = [value for each in level for value in inside(each)]
         if not level:
             return
@@ -127,7 +132,7 @@ def check_depth(content: Any) -> None:
 
 def inside(value: Any) -> list:
     """What a mapping or a list holds; nothing for other values."""
-    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def read_text(path: Path, largest: int) -> str:

@@ -40,6 +40,7 @@ PACKAGES = ("datamodules", f"{NAME}.tasks", f"{NAME}.backbones", f"{NAME}.optim"
 NOT_OPTIONS = ("self", "args", "kwargs", "data_spec", "params", "defaults")
 CONSTRUCTOR_FAILED = "Does not validate against any"  # prefix of jsonargparse's message
 MAX_LENGTH = 300
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the system says of a full disk
 # Messages of gloo and NCCL when a rank is dead or unresponsive
 DEAD_RANK = re.compile(r"connection (closed|reset|refused)|broken pipe|timed out|timeout|process exited|aborted", re.I)
 
@@ -77,7 +78,7 @@ def external_failure(error: Exception) -> str | None:
     resume = "resume with the same command and --resume auto"
     for cause in causes(error):
         text = squeeze(str(cause))
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(cause, OSError) and cause.errno in FULL:
             where = f", {cause.filename}" if cause.filename else ""
             return f"cannot write ({cause.strerror}{where}): free some space, then {resume}"
         if found := re.search(r"DataLoader worker \(pid\(?s?\)? ?(\d+)\).*", text):

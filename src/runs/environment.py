@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ..config.package import CHECKOUT
+from .results import Memory
 
 
 def environment() -> dict:
@@ -55,7 +56,7 @@ def cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def peak_memory() -> dict:
+def peak_memory() -> Memory:
     """The most memory held so far: of the GPU's allocator if one is used, else of this process (data included)."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return {"bytes": torch.cuda.max_memory_allocated(), "of": "GPU tensors"}

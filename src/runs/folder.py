@@ -34,6 +34,7 @@ from datamodules import UserError
 from ..config.class_paths import with_current_class_paths
 from ..config.documents import read_json, read_yaml
 from .results import Results
+from .schema import FILES, check
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 # Options that may change when a run resumes: where and how it is computed, not what
@@ -160,7 +161,10 @@ class Run:
         path = self.folder / name
         if not path.is_file():
             raise UserError(f"{self.folder} has no {name}: give a run folder that `python -m src.fit` has finished")
-        return read_json(path)
+        content = read_json(path)
+        if name in FILES:
+            check(content, FILES[name], path)
+        return content
 
     def weights(self, checkpoint: str = "last") -> dict:
         """The model's tensors of a checkpoint."""
