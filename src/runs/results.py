@@ -94,17 +94,17 @@ class Results:
         schema = content.get("schema", 1)
         if isinstance(schema, int | float) and schema > SCHEMA:
             raise UserError(f"{where} was written by a newer version of ByteBench (schema {schema}): update")
-        content = {"main_metric": None, "metric_definition": None, **content}
-        check(content, cls, where)
+        found: dict[str, Any] = {"main_metric": None, "metric_definition": None, **content}
+        check(found, cls, where)
         for name in ("experiment", "cell"):  # only shown, as text: older versions allowed more than `check_name` does
-            if not 0 < len(content[name]) <= LONGEST_TEXT:
+            if not 0 < len(found[name]) <= LONGEST_TEXT:
                 raise UserError(
-                    f"{where}: {name} has {len(content[name])} letters: train the run again, or leave it out"
+                    f"{where}: {name} has {len(found[name])} letters: train the run again, or leave it out"
                 )
-        if content["main_metric"] is None:
-            measured: Any = content["metrics"]
-            content["main_metric"] = main_metric(name for split in measured.values() for name in split)
-        known: dict[str, Any] = {each.name: content[each.name] for each in fields(cls) if each.name in content}
+        if found["main_metric"] is None:
+            measured: Any = found["metrics"]
+            found["main_metric"] = main_metric(name for split in measured.values() for name in split)
+        known: dict[str, Any] = {each.name: found[each.name] for each in fields(cls) if each.name in found}
         if known.get("suite") is not None:
             known["suite"] = SuiteEntry(**{each.name: known["suite"][each.name] for each in fields(SuiteEntry)})
         return cls(**known)
