@@ -22,7 +22,9 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import Strategy
 
 from datamodules import ByteArrayDataModule, UserError
+from datamodules.core.checks import check_range
 
+from .config.building import check_trainer, told_in_one_line
 from .config.class_paths import current_word, with_current_class_paths
 from .config.documents import Loader
 from .config.names import check_name
@@ -120,13 +122,15 @@ class ByteBenchCLI(LightningCLI):
         check_config(self.config, self.trusted)
         for name in ("experiment", "cell"):
             check_name(f"--{name}", self.config[name])
+        check_range(0, 2**32 - 1, **{"--seed_everything": self.config["seed_everything"]})
 
     def instantiate_classes(self) -> None:
         seed = self.config["seed_everything"]
         self.wandb_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # a sweep has named it
         self.run = Run(Path(self.config["runs_dir"], self.config["experiment"], self.config["cell"], f"seed{seed}"))
         self.suite = load_suite(Path(self.config["suite"])).entry(self.config["cell"]) if self.config["suite"] else None
-        super().instantiate_classes()
+        with told_in_one_line():
+            super().instantiate_classes()
         if self.config["compile"]:
             self.model.backbone.compile()
 
@@ -135,7 +139,9 @@ class ByteBenchCLI(LightningCLI):
         config: dict[str, Any] = dict(self.config_init["trainer"])
         callbacks, loggers = as_list(config.pop("callbacks")), as_list(config.pop("logger"))
         config["strategy"] = make_strategy(config["strategy"])
-        callbacks.append(RunProgress())
+        check_trainer(config)
+        if config["enable_progress_bar"] is not False:
+            callbacks.append(RunProgress())
         if not self.recording:
             config.update(enable_checkpointing=False, logger=False, callbacks=callbacks)
             return L.Trainer(**config)

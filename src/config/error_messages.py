@@ -154,9 +154,11 @@ def wrong_value(where: str, text: str) -> str | None:
     given = re.findall(r"Got value: ((?!Namespace)[^.\n]+(?:\.\d+)?)", text) or re.findall(r"Given value: (.*)", text)
     if not kinds or not given:
         return None
+    nested = re.search(r"val='?(.*?)'?\)$", given[0])  # of an option with dots
+    value = nested[1] if nested and given[0].startswith("NestedArg") else given[0].partition(". Got value: ")[0]
     outer = text.count("Problem with given class_path")  # each enclosing key adds a final "none"
     kinds = kinds[: len(kinds) - outer] or kinds
-    return f"{where} is {shorten(given[0])!r}: pass {shorten(' or '.join(dict.fromkeys(kinds)))}"
+    return f"{where} is {shorten(value)!r}: pass {shorten(' or '.join(dict.fromkeys(kinds)))}"
 
 
 def unknown_option(argument: str) -> str:

@@ -98,9 +98,7 @@ class Results:
         check(found, cls, where)
         for name in ("experiment", "cell"):  # only shown, as text: older versions allowed more than `check_name` does
             if not 0 < len(found[name]) <= LONGEST_TEXT:
-                raise UserError(
-                    f"{where}: {name} has {len(found[name])} letters: train the run again, or leave it out"
-                )
+                raise UserError(f"{where}: {name} has {len(found[name])} letters: train the run again, or leave it out")
         if found["main_metric"] is None:
             measured: Any = found["metrics"]
             found["main_metric"] = main_metric(name for split in measured.values() for name in split)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from datamodules import Batch, ByteArray, DataSpec, UserError
+from datamodules.core.checks import check_range
 
 from ..backbones.base import Backbone
 from ..runs.folder import load_checkpoint
@@ -53,6 +54,7 @@ class LinearProbe(Classification):
         penalties: Sequence[float] = (1e-3, 0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4),
     ) -> None:
         super().__init__(data_spec, backbone)
+        check_range(0, learning_rates=learning_rates, penalties=penalties)
         if not learning_rates or min(learning_rates) <= 0 or not penalties or min(penalties) <= 0:
             raise UserError(
                 f"learning_rates {list(learning_rates)}, penalties {list(penalties)}: give one or more of each, all above 0"

@@ -31,7 +31,7 @@ class Outcome:
 
     @property
     def complaint(self) -> str | None:
-        """What is wrong with the way in which it ended; None where it is done, or says in one line what the user did wrong."""
+        """What is wrong with how it ended; None where it is done, or says in one line what the user did wrong."""
         lines = [line for line in self.errors.splitlines() if line.startswith("error: ")]
         if self.status is None:
             return f"no end after {LONGEST:.0f} s"
