@@ -29,6 +29,7 @@ from .config.class_paths import current_word, with_current_class_paths
 from .config.documents import Loader
 from .config.names import check_name
 from .config.package import command_name, with_shipped_configs
+from .config.secrets import redacted
 from .config.trust import check_config, importing_only, trusted_packages
 from .metrics.logged import metrics_of
 from .metrics.registry import main_metric
@@ -70,7 +71,7 @@ class ByteBenchCLI(LightningCLI):
     def __init__(self, args: Sequence[str], recording: bool = True) -> None:
         self.recording = recording
         self.trusted = trusted_packages(args)
-        with importing_only(self.trusted):
+        with importing_only(self.trusted), told_in_one_line():
             super().__init__(
                 Task,
                 ByteArrayDataModule,
@@ -129,8 +130,7 @@ class ByteBenchCLI(LightningCLI):
         self.wandb_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # a sweep has named it
         self.run = Run(Path(self.config["runs_dir"], self.config["experiment"], self.config["cell"], f"seed{seed}"))
         self.suite = load_suite(Path(self.config["suite"])).entry(self.config["cell"]) if self.config["suite"] else None
-        with told_in_one_line():
-            super().instantiate_classes()
+        super().instantiate_classes()
         if self.config["compile"]:
             self.model.backbone.compile()
 
@@ -173,7 +173,7 @@ class ByteBenchCLI(LightningCLI):
                 name=f"{cell}-seed{seed}",
                 group=self.config["experiment"],
                 job_type=cell,
-                tags=self.config["tags"],
+                tags=redacted(self.config["tags"]),
                 config=self.full_config(),
             ),
         ]
@@ -247,11 +247,11 @@ class ByteBenchCLI(LightningCLI):
         return config
 
     def plain(self, parsed: Any) -> dict:
-        """Parsed options as plain values, without those that concern this command and not the run."""
+        """Parsed options as plain values, without secrets and what concerns this command and not the run."""
         config = yaml.safe_load(self.parser.dump(parsed, skip_link_targets=False, skip_none=False))
         for name in ("resume", "trust"):
             del config[name]
-        return config
+        return redacted(config)
 
 
 def integers_stay_integers(parser: LightningArgumentParser) -> None:

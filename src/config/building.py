@@ -14,12 +14,14 @@ from .error_messages import external_failure, is_user_error, shorten, squeeze
 
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
-    """Inside, what a constructor raises is the config's fault: UserError, with what it said."""
+    """Inside, what the parser or a constructor raises is the config's fault: UserError, with what it said."""
     try:
         yield
     except Exception as error:
         if is_user_error(error) or external_failure(error) is not None:
             raise
+        if isinstance(error, UnicodeDecodeError):
+            raise UserError("a config is not text in UTF-8: save it as that") from error
         reason = shorten(squeeze(f"{type(error).__name__}: {error}"))
         raise UserError(f"the config cannot be built ({reason}): change these options, or run with --debug") from error
 

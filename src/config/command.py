@@ -16,6 +16,7 @@ from datamodules import UserError
 from .error_messages import external_failure, is_user_error, one_line
 from .lean_imports import import_lean
 from .names import plain
+from .secrets import redacted_text
 
 STOPPED = 128 + signal.SIGTERM  # exit code of an interrupted run
 
@@ -49,7 +50,7 @@ def run_command(main: Callable[[list[str]], object]) -> None:
         line = one_line(error) if user_error else external_failure(error)
         if debug or line is None:
             raise
-        print(f"error: {plain(line)}", file=sys.stderr, flush=True)
+        print(f"error: {plain(redacted_text(line))}", file=sys.stderr, flush=True)
         sys.exit(2 if user_error else 1)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ..config.package import CHECKOUT
+from ..config.secrets import redacted_command
 from .results import Memory
 
 
@@ -21,7 +22,7 @@ def environment() -> dict:
     """Where a run takes place: all that may change its numbers. An image has no git: BYTEBENCH_COMMIT tells."""
     changes = git("status", "--porcelain")
     return {
-        "command": [sys.executable.rpartition("/")[2], *sys.orig_argv[1:]],
+        "command": redacted_command([sys.executable.rpartition("/")[2], *sys.orig_argv[1:]]),
         "git": {
             "commit": git("rev-parse", "HEAD") or os.environ.get("BYTEBENCH_COMMIT") or None,
             "dirty": None if changes is None else bool(changes),

@@ -19,6 +19,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from datamodules import UserError
 
 from ..config.names import check_name
+from ..config.secrets import redacted_command
 from .folder import Run
 
 WAIT_TO_BEGIN, WAIT_TO_END = 30.0, 60.0  # seconds to wait for W&B's server before continuing without it
@@ -47,7 +48,11 @@ class PatientWandbLogger(WandbLogger):
             id=run_id,
             mode=mode,  # otherwise W&B may remember the mode of an earlier run in this process
             resume="allow" if mode == "online" else None,
-            settings=wandb.Settings(init_timeout=WAIT_TO_BEGIN, finish_timeout=WAIT_TO_END),
+            settings=wandb.Settings(
+                init_timeout=WAIT_TO_BEGIN,
+                finish_timeout=WAIT_TO_END,
+                x_disable_meta=redacted_command(sys.argv) != sys.argv,  # it has the command as it was typed
+            ),
             **options,
         )
         self._wandb_init.pop("anonymous", None)  # Lightning passes it always, W&B warns of it always
