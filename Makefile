@@ -7,7 +7,7 @@ DEBIAN_DATA := dataset-fashion-mnist sweethome3d-furniture \
 DEBIAN_BROWSER := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test integration smoke docs notebooks faults lint format lock layers bench debian clean
+.PHONY: help quickstart test integration smoke docs notebooks faults fuzz lint format lock layers bench debian clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,9 @@ notebooks: $(READY) ## the site, with all notebooks executed anew (2 minutes)
 
 faults: $(READY) ## kill runs at random moments and count what is lost (10 minutes)
 	$(BIN)/python -m tests.support.faults
+
+fuzz: $(READY) ## 300 broken or hostile configs, suites and run folders for every command (half an hour)
+	$(BIN)/python -m tests.support.fuzz 300
 
 lint: $(READY) ## style, imports and types
 	$(BIN)/ruff check .

@@ -282,5 +282,7 @@ def wandb_wanted() -> bool:
 
 
 def as_list(value: object) -> list:
-    """Lightning takes one callback or logger, several, or none."""
-    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+    """Lightning takes one callback or logger, several, or none; true and false stand for its own logger, which ours replace."""
+    return (
+        [] if value is None or isinstance(value, bool) else list(value) if isinstance(value, list | tuple) else [value]
+    )

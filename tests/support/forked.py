@@ -17,7 +17,8 @@ import torch
 
 from src.config.command import run_command
 
-LONGEST = 60.0  # seconds that an invocation may take on a busy machine
+LONGEST = 90.0  # seconds that an invocation may take on a busy machine
+LONGEST_LINE = 1000  # letters
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,22 @@ class Outcome:
     errors: str
     seconds: float
 
-    @property
-    def complaint(self) -> str | None:
-        """What is wrong with how it ended; None where it is done, or says in one line what the user did wrong."""
+    def complaint(self, statuses: tuple[int, ...] = (0, 2)) -> str | None:
+        """What is wrong with how it ended; None where it is done, or says in one line what the user did wrong.
+
+        Args:
+            statuses: exit statuses that the command may have.
+        """
         lines = [line for line in self.errors.splitlines() if line.startswith("error: ")]
         if self.status is None:
             return f"no end after {LONGEST:.0f} s"
         if "Traceback" in self.errors:
             return "stack trace"
-        if self.status not in (0, 2):
+        if self.status not in statuses:
             return f"exit status {self.status}"
         if len(lines) != (self.status == 2):
             return f"{len(lines)} error lines with exit status {self.status}"
-        if any(len(line) > 1000 for line in lines):
+        if any(len(line) > LONGEST_LINE for line in lines):
             return f"an error line of {max(map(len, lines))} letters"
         return None
 
