@@ -43,6 +43,7 @@ from .training.energy import Energy
 from .training.progress import RunProgress, Throughput
 from .training.strategies import FullyShard, make_strategy
 
+WANDB_MODES = ("offline", "online", "disabled", "shared")
 # DataSpec is handed over whole, from the datamodule; its fields are no options
 set_parsing_settings(subclasses_enabled=["is_pure_dataclass"])
 for library in ("lightning.pytorch", "lightning.fabric"):  # what they tell of devices and seeds is in the run folder
@@ -278,11 +279,14 @@ def check_averaging(strategy: Strategy | str, callbacks: list) -> None:
 
 def wandb_wanted() -> bool:
     """Whether runs are logged to W&B: where it is installed, but with WANDB_MODE=disabled."""
-    return find_spec("wandb") is not None and os.environ.get("WANDB_MODE") != "disabled"
+    mode = os.environ.get("WANDB_MODE", "offline")
+    if mode not in WANDB_MODES:
+        raise UserError(f"WANDB_MODE is {mode!r}: set it to one of {', '.join(WANDB_MODES)}")
+    return find_spec("wandb") is not None and mode != "disabled"
 
 
 def as_list(value: object) -> list:
-    """Lightning takes one callback or logger, several, or none; true and false stand for its own logger, which ours replace."""
+    """Lightning takes one callback or logger, several, or none; true and false are about its own logger."""
     return (
         [] if value is None or isinstance(value, bool) else list(value) if isinstance(value, list | tuple) else [value]
     )

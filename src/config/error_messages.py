@@ -40,6 +40,18 @@ PACKAGES = ("datamodules", f"{NAME}.tasks", f"{NAME}.backbones", f"{NAME}.optim"
 NOT_OPTIONS = ("self", "args", "kwargs", "data_spec", "params", "defaults")
 CONSTRUCTOR_FAILED = "Does not validate against any"  # prefix of jsonargparse's message
 MAX_LENGTH = 300
+# What it says of a path that does not fit
+PATHS = (
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the system says of a full disk
 # Messages of gloo and NCCL when a rank is dead or unresponsive
 DEAD_RANK = re.compile(r"connection (closed|reset|refused)|broken pipe|timed out|timeout|process exited|aborted", re.I)
@@ -49,7 +61,7 @@ def is_user_error(error: Exception) -> bool:
     """Whether the user can fix it: invalid options, configs, files or constructor arguments."""
     if isinstance(error, argparse.ArgumentError) or cause_of(error, UserError):
         return True
-    if missing_extra(error) is not None:
+    if missing_extra(error) is not None or path_problem(error) is not None:
         return True
     if type(error).__name__ == "MisconfigurationException":  # Lightning's
         return True
@@ -62,8 +74,8 @@ def one_line(error: Exception) -> str:
     if user_error is not None:
         text = str(user_error)
         return squeeze(text.rsplit("Error: ", 1)[-1] if "Traceback" in text else text)
-    if missing := missing_extra(error):
-        return missing
+    if found := missing_extra(error) or path_problem(error):
+        return found
     text = str(error)
     if isinstance(error, ValueError) and text.startswith(CONSTRUCTOR_FAILED):
         *_, root = causes(error)
@@ -71,6 +83,14 @@ def one_line(error: Exception) -> str:
     return (
         explain(text) or f"{shorten(squeeze(text)).rstrip('.:')}: see `--help`, or run with --debug for a stack trace"
     )
+
+
+def path_problem(error: Exception) -> str | None:
+    """The line for a file or folder that cannot be read or written; None for any other error."""
+    for cause in causes(error):
+        if isinstance(cause, OSError) and cause.filename is not None and cause.errno in PATHS:
+            return f"{cause.filename}: {cause.strerror}: name another path, or change its permissions"
+    return None
 
 
 def external_failure(error: Exception) -> str | None:

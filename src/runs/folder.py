@@ -23,7 +23,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, cast
 
 import numpy as np
@@ -207,10 +206,13 @@ def load_checkpoint(path: Path) -> dict:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a dozen kinds, by where the file is damaged
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} cannot be read ({reason}): name another checkpoint") from error
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise UserError(f"{path} has no weights: name another checkpoint")
+    return content
 
 
 def find_runs(paths: list[Path]) -> list[Run]:

@@ -206,9 +206,12 @@ def load_backbone(backbone: nn.Module, source: Path) -> None:
     Raises UserError where there are none, or of another architecture.
     """
     path = source / "checkpoints" / "last.ckpt" if source.is_dir() else source
-    state = load_checkpoint(path).get("state_dict", {})
     prefix = "backbone."
-    found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    found = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in load_checkpoint(path)["state_dict"].items()
+        if str(name).startswith(prefix) and isinstance(tensor, Tensor)
+    }
     for difference in differences(backbone.state_dict(), found):
         raise UserError(
             f"{path} is of another architecture than model.backbone ({type(backbone).__name__}): {difference}; give "

@@ -73,7 +73,7 @@ def run_forked(main: Callable, args: list[str], folder: Path, files: tuple[int, 
     try:
         os.setpgid(0, 0)
         os.dup2(files[0], 1), os.dup2(files[1], 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+        sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
         os.chdir(folder)
         sys.argv = ["src/command.py", *args]
         run_command(main)

@@ -39,6 +39,7 @@ FEW = ["--trainer.max_steps", "2", "--trainer.limit_val_batches", "1", "--traine
 SMALL = {"num_latents": 2, "latent_dim": 8, "self_attends_per_block": 1, "self_heads": 2, "cross_attends": 2}
 LEFT = "left-by-an-attack"
 EVIL = f"open({LEFT!r}, 'w')\nfrom src.backbones import Transformer\nclass Model(Transformer): pass\n"
+TRAINING = "FLOPs an example"  # what fit says once the model is built
 TOUCH = {"command": f"touch {LEFT}"}
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**64, -(10**30), 0.5, -0.5, 1e308, float("nan"), float("inf"),
@@ -119,13 +120,13 @@ def spoil(path: Path, draw: random.Random) -> None:
     content = path.read_bytes()
     if path.suffix in (".json", ".yaml") and draw.random() < 0.8:
         read, write = (json.loads, json.dumps) if path.suffix == ".json" else (yaml.safe_load, yaml.safe_dump)
-        document = read(content)
         try:
+            document = read(content)
             for _ in range(draw.choice([1, 1, 1, 2, 4])):
                 document = changed(document, draw)
             path.write_text(write(document))
         except (TypeError, ValueError, RecursionError, yaml.YAMLError):
-            path.write_text("[")
+            path.write_text("[")  # what was made is no document: a key that is none, or a part inside itself
         return
     at = draw.randrange(len(content) + 1)
     kind = draw.randrange(5)
@@ -218,6 +219,8 @@ def attempt(command: str, number: int, run: Path) -> tuple[list[str], Outcome, s
         (folder / "evil.py").write_text(EVIL)
         outcome = invoke(main, words, folder)
         found = outcome.complaint((0, 1, 2) if command == "reproduce" else (0, 2))
+        if outcome.status is None and TRAINING in outcome.printed:
+            found = None  # of a large model, which takes its time
         if list(folder.rglob(LEFT)):
             found = "an attack ran"
     return words, outcome, found
