@@ -36,7 +36,7 @@ def main(args: list[str] | None = None) -> bool:
         default=Path("runs/reproduced"),
         help="parent of the new run's folder (default: runs/reproduced)",
     )
-    parser.add_argument("--trust", metavar="[PACKAGE]", help="further packages that the config may name code of")
+    parser.add_argument("--trust", metavar="[PACKAGE]", help="further packages whose classes the config may name")
     options = parser.parse_args(args)
     run = Run(options.run)
     config = run.config()

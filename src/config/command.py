@@ -18,6 +18,7 @@ from .lean_imports import import_lean
 from .names import plain
 from .secrets import redacted_text
 
+LONGEST_LINE = 800  # letters of an error
 STOPPED = 128 + signal.SIGTERM  # exit code of an interrupted run
 
 
@@ -50,7 +51,10 @@ def run_command(main: Callable[[list[str]], object]) -> None:
         line = one_line(error) if user_error else external_failure(error)
         if debug or line is None:
             raise
-        print(f"error: {plain(redacted_text(line))}", file=sys.stderr, flush=True)
+        text = plain(redacted_text(line))
+        if len(text) > LONGEST_LINE:  # a name that a stranger chose; what to do stands at the end
+            text = f"{text[: LONGEST_LINE // 2]} ... {text[-LONGEST_LINE // 2 :]}"
+        print(f"error: {text}", file=sys.stderr, flush=True)
         sys.exit(2 if user_error else 1)
 
 

@@ -43,6 +43,7 @@ MAX_LENGTH = 300
 # What it says of a path that does not fit
 PATHS = (
     errno.ENOENT,
+    errno.ENOENT,
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
@@ -228,10 +229,10 @@ def nearest_class(module: str, name: str) -> str:
     return f": did you mean {paths[near[0]]}?" if near else ": pass a full path, such as datamodules.Digits"
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
+def suggest(name: object, known: Iterable[str]) -> str:
     """`: did you mean ...?`, or the list of known names."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    known = [str(each) for each in known]
+    near = difflib.get_close_matches(str(name), known, n=1)
     if near:
         return f": did you mean {near[0]}?"
     return f": choose from {', '.join(known)}" if known else ": check its name"
