@@ -39,7 +39,8 @@ faults: $(READY) ## kill runs at every 15th system call that changes a file, and
 faults-all: $(READY) ## the same at every one (hours)
 	$(BIN)/python -m tests.support.boundaries
 
-fuzz: $(READY) ## read hundreds of damaged files of each kind (10 minutes)
+fuzz: $(READY) ## 300 broken or hostile configs, run folders and data for every command (40 minutes)
+	$(BIN)/python -m tests.support.fuzz 300
 	$(BIN)/python -m tests.support.fuzz_data
 
 lint: $(READY) ## style, imports and types

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from datamodules import UserError
 
+from .config.error_messages import shorten, squeeze
+from .config.names import check_name
 from .runs.folder import Run, find_runs, find_unfinished
 
 if TYPE_CHECKING:
@@ -97,6 +99,7 @@ def evaluate(
     """
     from .metrics.logged import metrics_of
 
+    check_name("--checkpoint", checkpoint)
     run = run if isinstance(run, Run) else Run(Path(run))
     trained_on = run.read("data.json")
     cli = load_run(run, checkpoint, words_of(options))
@@ -168,7 +171,16 @@ def load_run(run: Run, checkpoint: str = "last", overrides: Sequence[str] = ()) 
     trained_on = run.read("data.json")
     cli = ByteBenchCLI(["--config", str(run.folder / "config.yaml"), *overrides], recording=False)
     check_data_spec(cli.datamodule.spec, trained_on["spec"], run.folder)
-    cli.model.load_state_dict(run.weights(checkpoint))
+    try:
+        cli.model.load_state_dict(run.weights(checkpoint))
+    except UserError:
+        raise
+    except Exception as error:  # of other names, shapes or types: torch has an error for each
+        reason = shorten(squeeze(f"{type(error).__name__}: {error}"))
+        raise UserError(
+            f"{run.folder}: its {checkpoint} checkpoint does not fit the model of its config.yaml ({reason}): name another "
+            "--checkpoint, or train the run again"
+        ) from error
     return cli
 
 

@@ -14,16 +14,21 @@ from typing import Any, Literal, get_args
 
 import lightning as L
 import yaml
-from jsonargparse import get_loader, set_loader, set_parsing_settings
+from jsonargparse import _loaders_dumpers, get_loader, set_loader, set_parsing_settings
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import Strategy
 
 from datamodules import ByteArrayDataModule, UserError
+from datamodules.core.checks import check_range
 
+from .config.building import check_trainer, told_in_one_line
 from .config.class_paths import current_word, with_current_class_paths
+from .config.documents import Loader
+from .config.names import check_name
 from .config.package import command_name, with_shipped_configs
-from .config.trust import check_configs
+from .config.secrets import redacted
+from .config.trust import check_config, importing_only, trusted_packages
 from .metrics.logged import metrics_of
 from .metrics.registry import main_metric
 from .runs.checkpoints import newest_checkpoint
@@ -38,12 +43,13 @@ from .training.energy import Energy
 from .training.progress import RunProgress, Throughput
 from .training.strategies import FullyShard, make_strategy
 
+WANDB_MODES = ("offline", "online", "disabled", "shared")
 # DataSpec is handed over whole, from the datamodule; its fields are no options
 set_parsing_settings(subclasses_enabled=["is_pure_dataclass"])
 for library in ("lightning.pytorch", "lightning.fabric"):  # what they tell of devices and seeds is in the run folder
     logging.getLogger(library).setLevel(logging.WARNING)
 
-
+setattr(_loaders_dumpers, "yaml_default_loader", Loader)  # noqa: B010  (the parser reads values with it, too)
 plain_yaml = get_loader("yaml")
 
 
@@ -65,23 +71,29 @@ class ByteBenchCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str], recording: bool = True) -> None:
         self.recording = recording
-        super().__init__(
-            Task,
-            ByteArrayDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            trainer_defaults={"enable_model_summary": False, "use_distributed_sampler": False, "log_every_n_steps": 10},
-            parser_kwargs={
-                "allow_abbrev": False,
-                "exit_on_error": False,
-                "prog": command_name("fit"),
-            },
-            args=[current_word(word) for word in with_shipped_configs(args)],
-            run=False,
-        )
+        self.trusted = trusted_packages(args)
+        with importing_only(self.trusted), told_in_one_line():
+            super().__init__(
+                Task,
+                ByteArrayDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                save_config_callback=None,
+                seed_everything_default=0,
+                auto_configure_optimizers=False,
+                trainer_defaults={
+                    "enable_model_summary": False,
+                    "use_distributed_sampler": False,
+                    "log_every_n_steps": 10,
+                },
+                parser_kwargs={
+                    "allow_abbrev": False,
+                    "exit_on_error": False,
+                    "prog": command_name("fit"),
+                },
+                args=[current_word(word) for word in with_shipped_configs(args)],
+                run=False,
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--experiment", default="default", help="the experiment: a folder of runs, and W&B's group")
@@ -108,8 +120,11 @@ class ByteBenchCLI(LightningCLI):
         parser.link_arguments("data.spec", "model.init_args.data_spec", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        check_configs(args)
         super().parse_arguments(parser, args)
+        check_config(self.config, self.trusted)
+        for name in ("experiment", "cell"):
+            check_name(f"--{name}", self.config[name])
+        check_range(0, 2**32 - 1, **{"--seed_everything": self.config["seed_everything"]})
 
     def instantiate_classes(self) -> None:
         seed = self.config["seed_everything"]
@@ -125,7 +140,9 @@ class ByteBenchCLI(LightningCLI):
         config: dict[str, Any] = dict(self.config_init["trainer"])
         callbacks, loggers = as_list(config.pop("callbacks")), as_list(config.pop("logger"))
         config["strategy"] = make_strategy(config["strategy"])
-        callbacks.append(RunProgress())
+        check_trainer(config)
+        if config["enable_progress_bar"] is not False:
+            callbacks.append(RunProgress())
         if not self.recording:
             config.update(enable_checkpointing=False, logger=False, callbacks=callbacks)
             return L.Trainer(**config)
@@ -157,7 +174,7 @@ class ByteBenchCLI(LightningCLI):
                 name=f"{cell}-seed{seed}",
                 group=self.config["experiment"],
                 job_type=cell,
-                tags=self.config["tags"],
+                tags=redacted(self.config["tags"]),
                 config=self.full_config(),
             ),
         ]
@@ -197,7 +214,10 @@ class ByteBenchCLI(LightningCLI):
 
     def config_of_run(self) -> dict:
         """The config that the run began with, as today's parser completes it."""
-        began = self.plain(self.parser.parse_object(self.run.config()))
+        with importing_only(self.trusted):
+            parsed = self.parser.parse_object(self.run.config())
+        check_config(parsed, self.trusted)
+        began = self.plain(parsed)
         began["model"]["init_args"]["data_spec"] = self.datamodule.spec.to_dict()  # data.json has what it was
         return began
 
@@ -235,11 +255,11 @@ class ByteBenchCLI(LightningCLI):
         return config
 
     def plain(self, parsed: Any) -> dict:
-        """Parsed options as plain values, without those that concern this command and not the run."""
+        """Parsed options as plain values, without secrets and what concerns this command and not the run."""
         config = yaml.safe_load(self.parser.dump(parsed, skip_link_targets=False, skip_none=False))
         for name in ("resume", "trust"):
             del config[name]
-        return config
+        return redacted(config)
 
 
 class ConfigCLI(ByteBenchCLI):
@@ -284,9 +304,14 @@ def check_averaging(strategy: Strategy | str, callbacks: list) -> None:
 
 def wandb_wanted() -> bool:
     """Whether runs are logged to W&B: where it is installed, but with WANDB_MODE=disabled."""
-    return find_spec("wandb") is not None and os.environ.get("WANDB_MODE") != "disabled"
+    mode = os.environ.get("WANDB_MODE", "offline")
+    if mode not in WANDB_MODES:
+        raise UserError(f"WANDB_MODE is {mode!r}: set it to one of {', '.join(WANDB_MODES)}")
+    return find_spec("wandb") is not None and mode != "disabled"
 
 
 def as_list(value: object) -> list:
-    """Lightning takes one callback or logger, several, or none."""
-    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+    """Lightning takes one callback or logger, several, or none; true and false are about its own logger."""
+    return (
+        [] if value is None or isinstance(value, bool) else list(value) if isinstance(value, list | tuple) else [value]
+    )

@@ -6,8 +6,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pandas as pd
+
+from datamodules import UserError
+
 from . import api
 from .config.command import Parser, run_command
+from .config.error_messages import FULL
+from .config.names import csv_text
 from .config.package import command_name
 from .report.comparison import Comparison
 from .report.table import print_runs, runs_frame
@@ -64,8 +70,8 @@ def main(args: list[str] | None = None) -> Comparison:
         if wrong:
             print(f"error: {error_line(wrong)}", file=sys.stderr)
         if options.csv:
-            write(options.csv, frame.to_csv(index=False))
-            write(options.csv.with_stem(f"{options.csv.stem}_cells"), comparison.frame().to_csv(index=False))
+            write(options.csv, csv(frame))
+            write(options.csv.with_stem(f"{options.csv.stem}_cells"), csv(comparison.frame()))
         for path, form in ((options.markdown, markdown), (options.latex, latex)):
             if path:
                 write(path, form(comparison))
@@ -80,9 +86,19 @@ def main(args: list[str] | None = None) -> Comparison:
     return comparison
 
 
+def csv(frame: pd.DataFrame) -> str:
+    """A table as CSV whose text no spreadsheet takes for formulas."""
+    return frame.map(csv_text).rename(columns=csv_text).to_csv(index=False)
+
+
 def write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise UserError(f"{path} cannot be written ({error.strerror}): name another file") from error
     print(f"written: {path}")
 
 

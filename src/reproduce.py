@@ -16,6 +16,7 @@ from .cli import ByteBenchCLI
 from .config.command import Parser, run_command
 from .config.package import command_name
 from .report.terminal import Column, print_table, say
+from .runs import curves
 from .runs.environment import environment
 from .runs.folder import Run
 from .runs.identity import flat
@@ -36,7 +37,7 @@ def main(args: list[str] | None = None) -> bool:
         default=Path("runs/reproduced"),
         help="parent of the new run's folder (default: runs/reproduced)",
     )
-    parser.add_argument("--trust", metavar="[PACKAGE]", help="further packages that the config may name code of")
+    parser.add_argument("--trust", metavar="[PACKAGE]", help="further packages whose classes the config may name")
     options = parser.parse_args(args)
     run = Run(options.run)
     config = run.config()
@@ -136,9 +137,10 @@ def curve_differences(run: Run, again: Run) -> dict[str, tuple[int, float]]:
 def read_curves(run: Run) -> pd.DataFrame:
     """The training and validation columns of metrics.csv, one row per step."""
     path = run.folder / "metrics.csv"
-    if not path.is_file():
-        raise UserError(f"{path} is missing: it is needed to compare losses")
-    frame = pd.read_csv(path).groupby("step").last()
+    try:
+        frame = curves.read_curves(path).groupby("step").last()
+    except (FileNotFoundError, pd.errors.EmptyDataError) as error:
+        raise UserError(f"{path} is missing or empty: it is needed to compare losses") from error
     return frame[[name for name in frame if str(name).startswith(("train/", "val/"))]]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from datamodules import UserError
@@ -42,6 +42,7 @@ def main(args: list[str] | None = None) -> list[Run]:
     parser.add_argument(
         "--sbatch", default="", help="SLURM: options of sbatch, such as '--gpus-per-node 1 --time 8:00:00'"
     )
+    parser.add_argument("--trust", metavar="[PACKAGE]", help="further packages whose classes the configs may name")
     parser.add_argument("--task", type=int, help="run only the run with this number, as SLURM jobs do")
     options = parser.parse_args(args)
     if options.jobs < 1:
@@ -54,7 +55,8 @@ def main(args: list[str] | None = None) -> list[Run]:
         name = suite.name if path.parent == SUITES.resolve() else path.with_suffix("")
         print(*(f"{command_name('fit')} --variant {name}/{variant.name}" for variant in chosen), sep="\n")
         return []
-    works = list(all_works(suite, options.seeds or suite.seeds, options.runs_dir))
+    trust = ["--trust", options.trust] if options.trust else []
+    works = list(all_works(suite, options.seeds or suite.seeds, options.runs_dir, trust))
     if options.task is not None:
         become(works, options.task)
     waves = [[work for variant, work in works if variant in wave and variant in chosen] for wave in suite.waves()]
@@ -63,6 +65,7 @@ def main(args: list[str] | None = None) -> list[Run]:
     if options.on == "slurm":
         again = [str(options.suite), "--runs_dir", str(options.runs_dir)]
         again += ["--seeds", *map(str, options.seeds)] if options.seeds else []
+        again += trust
         submit_to_slurm([wave for wave in waiting if wave], again, options.sbatch)
         return []
     failed: list[Work] = []
@@ -90,12 +93,14 @@ def main(args: list[str] | None = None) -> list[Run]:
     return finished
 
 
-def all_works(suite: Suite, seeds: list[int] | tuple[int, ...], runs_dir: Path) -> Iterator[tuple[Variant, Work]]:
-    """The runs of a suite, numbered over the whole suite."""
+def all_works(
+    suite: Suite, seeds: list[int] | tuple[int, ...], runs_dir: Path, others: Sequence[str] = ()
+) -> Iterator[tuple[Variant, Work]]:
+    """The runs of a suite, numbered over the whole suite, each with further options."""
     pairs = [(variant, seed) for variant in suite.variants for seed in seeds]
     for number, (variant, seed) in enumerate(pairs):
         log = runs_dir / suite.name / variant.name / f"seed{seed}.log"
-        options = [*suite.options(variant, seed, runs_dir), "--resume", "auto"]
+        options = [*suite.options(variant, seed, runs_dir), "--resume", "auto", *others]
         yield variant, Work(number, f"{suite.name}: {variant.name}, seed {seed}", options, log)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from .checks import check_range
 from .errors import UserError
 
 TaskKind = Literal["single_label", "multi_label", "regression", "detection"]
@@ -118,6 +119,8 @@ class ModalitySpec:
     rate: float | None = None
 
     def __post_init__(self) -> None:
+        check_range(1, 2**26, channels=self.channels, elements=self.elements, grid=self.grid)
+        check_range(0, 2**20, position_channels=self.position_channels)
         if self.kind not in get_args(ModalityKind):
             raise UserError(f"unknown modality kind {self.kind!r}: use one of {', '.join(get_args(ModalityKind))}")
 

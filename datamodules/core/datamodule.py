@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .byte_array import Batch, DataSpec
+from .checks import check_counts, check_range
 from .errors import BadSampleError, UserError
 from .flatten import Flatten
 from .order import OrderedBatches, SampleRef, sample_generator
@@ -171,10 +172,10 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         max_bad_share: float = 0.01,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or num_workers < 0:
-            raise UserError(
-                f"batch_size must be at least 1 and num_workers at least 0, got {batch_size} and {num_workers}"
-            )
+        check_counts(batch_size=batch_size)
+        check_range(0, 1000, num_workers=num_workers)
+        check_range(0, seed=seed)
+        check_range(0, 1, max_bad_share=max_bad_share)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.on_bad_sample, self.max_bad_share = on_bad_sample, max_bad_share
         self.bad_samples: dict[str, str] = {}  # why samples could not be decoded, by their keys

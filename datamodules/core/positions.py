@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .checks import check_range
+
 
 def grid_coordinates(grid: Sequence[int]) -> Tensor:
     """Coordinates of all cells of a grid in row-major order: (M, len(grid)) float64, each axis from -1 to 1 inclusive."""
@@ -31,4 +33,5 @@ def fourier_features(coordinates: Tensor, bands: int, max_frequency: Sequence[fl
 
 def fourier_channels(axes: int, bands: int) -> int:
     """Number of channels that `fourier_features` returns for this many axes."""
+    check_range(0, 2**16, bands=bands)
     return axes * (2 * bands + 1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.byte_array import ByteArray, DataSpec, ModalitySpec
+from ..core.checks import check_range
 from ..core.datamodule import ByteArrayDataModule, Split, SplitName
 from ..core.errors import BadSampleError, UserError, decoding
 from ..core.flatten import Flatten
@@ -36,6 +37,7 @@ class PointModality(nn.Module):
 
     def __init__(self, points: int, bands: int, max_frequency: float, fit: Fit = "cube") -> None:
         super().__init__()
+        check_range(0, max_frequency=max_frequency)
         self.bands, self.max_frequency, self.fit = bands, max_frequency, fit
         self.spec = ModalitySpec(3, fourier_channels(3, bands) - 3, points, grid=None, coordinates=3, kind="points")
 

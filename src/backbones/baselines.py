@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
+from datamodules.core.checks import check_counts, check_range
 
 from .base import Backbone
 
+DEEPEST = 1000  # blocks
 RESNET_STEM_PIXELS = 49  # receptive field of a ResNet's first convolution, 7 x 7 (Perceiver, table 2)
 
 
@@ -38,6 +40,7 @@ class TimmImageNetwork(Backbone):
     def __init__(self, data_spec: DataSpec, name: str, positions: bool = False, stochastic_depth: float = 0.0) -> None:
         super().__init__()
         kind = type(self).__name__
+        check_range(0, 1, stochastic_depth=stochastic_depth)
         self.modality, spec = one_image(kind, data_spec)
         self.positions = positions
         channels = spec.channels + (spec.position_channels if positions else 0)
@@ -139,6 +142,8 @@ class ViT(TimmImageNetwork):
         patch: int | None = None,
         depth: int | None = None,
     ) -> None:
+        check_counts(patch=patch)
+        check_range(1, DEEPEST, depth=depth)
         self.overrides = {"patch_size": patch, "depth": depth}
         super().__init__(data_spec, name, positions, stochastic_depth)
         rows, columns = self.network.patch_embed.patch_size
@@ -170,6 +175,10 @@ class Transformer(Backbone):
         self, data_spec: DataSpec, dim: int = 512, depth: int = 8, heads: int = 8, max_side: int | None = 64
     ) -> None:
         super().__init__()
+        check_counts(dim=dim, heads=heads, max_side=max_side)
+        check_range(1, DEEPEST, depth=depth)
+        if dim % heads:
+            raise UserError(f"dim {dim} does not divide by heads {heads}: change one")
         self.num_features = dim
         self.max_side = max_side
         self.embed = nn.ModuleDict(

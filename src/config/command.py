@@ -14,7 +14,11 @@ from datamodules import UserError
 
 from .error_messages import external_failure, is_user_error, one_line
 from .lean_imports import import_lean
+from .names import plain
+from .secrets import redacted_text
 from .signals import end_now, on_ending_signals
+
+LONGEST_LINE = 800  # letters of an error
 
 
 class Parser(argparse.ArgumentParser):
@@ -43,7 +47,10 @@ def run_command(main: Callable[[list[str]], object]) -> None:
         line = one_line(error) if user_error else external_failure(error)
         if debug or line is None:
             raise
-        print(f"error: {line}", file=sys.stderr, flush=True)
+        text = plain(redacted_text(line))
+        if len(text) > LONGEST_LINE:  # a name that a stranger chose; what to do stands at the end
+            text = f"{text[: LONGEST_LINE // 2]} ... {text[-LONGEST_LINE // 2 :]}"
+        print(f"error: {text}", file=sys.stderr, flush=True)
         sys.exit(2 if user_error else 1)
 
 

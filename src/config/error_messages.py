@@ -7,6 +7,7 @@ import difflib
 import errno
 import pkgutil
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +18,7 @@ from datamodules.core.errors import missing_extra
 
 from .package import NAME
 from .signatures import TRAINER, parameters
+from .trust import how_to_trust
 
 # Options of the commands that take a config, besides data, model and trainer
 COMMAND_OPTIONS = (
@@ -36,6 +38,20 @@ COMMAND_OPTIONS = (
 PACKAGES = ("datamodules", f"{NAME}.tasks", f"{NAME}.backbones", f"{NAME}.optim", "timm.optim", "torch.optim")
 CONSTRUCTOR_FAILED = "Does not validate against any"  # prefix of jsonargparse's message
 MAX_LENGTH = 300
+# What it says of a path that does not fit
+PATHS = (
+    errno.ENOENT,
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what the system says of a full disk
 # Messages of gloo and NCCL when a rank is dead or unresponsive
 DEAD_RANK = re.compile(r"connection (closed|reset|refused)|broken pipe|timed out|timeout|process exited|aborted", re.I)
 
@@ -44,7 +60,7 @@ def is_user_error(error: Exception) -> bool:
     """Whether the user can fix it: invalid options, configs, files or constructor arguments."""
     if isinstance(error, argparse.ArgumentError) or cause_of(error, UserError):
         return True
-    if missing_extra(error) is not None:
+    if missing_extra(error) is not None or path_problem(error) is not None:
         return True
     if type(error).__name__ == "MisconfigurationException":  # Lightning's
         return True
@@ -57,8 +73,8 @@ def one_line(error: Exception) -> str:
     if user_error is not None:
         text = str(user_error)
         return squeeze(text.rsplit("Error: ", 1)[-1] if "Traceback" in text else text)
-    if missing := missing_extra(error):
-        return missing
+    if found := missing_extra(error) or path_problem(error):
+        return found
     text = str(error)
     if isinstance(error, ValueError) and text.startswith(CONSTRUCTOR_FAILED):
         *_, root = causes(error)
@@ -68,12 +84,20 @@ def one_line(error: Exception) -> str:
     )
 
 
+def path_problem(error: Exception) -> str | None:
+    """The line for a file or folder that cannot be read or written; None for any other error."""
+    for cause in causes(error):
+        if isinstance(cause, OSError) and cause.filename is not None and cause.errno in PATHS:
+            return f"{cause.filename}: {cause.strerror}: name another path, or change its permissions"
+    return None
+
+
 def external_failure(error: Exception) -> str | None:
     """The line for an external failure, such as a full disk, a dead worker or a dead rank; None for any other error."""
     resume = "resume with the same command and --resume auto"
     for cause in causes(error):
         text = squeeze(str(cause))
-        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if isinstance(cause, OSError) and cause.errno in FULL:
             where = f", {cause.filename}" if cause.filename else ""
             return f"cannot write ({cause.strerror}{where}): free some space, then {resume}"
         if found := re.search(r"DataLoader worker \(pid\(?s?\)? ?(\d+)\).*", text):
@@ -113,6 +137,8 @@ def explain(text: str) -> str | None:
         return f"trainer has no option {found[1]!r}{suggest(found[1], parameters(TRAINER) or ())}"
     if found := re.search(r"unrecognized arguments: (\S+)", message):
         return unknown_option(found[1])
+    if found := re.search(r"Importing '([^']+)' is not allowed", message):
+        return f"{where}: {found[1]} is none of the classes that a config may name: {how_to_trust(found[1])}"
     message = re.sub(r"No (\S+) attribute (\w+)", r"module '\1' has no attribute '\2'", message)  # lazy_loader's words
     if found := re.search(r"module '([^']+)' has no attribute '([^']+)'|No module named '([^']+)'", message):
         module, name = found[1] or "", found[2] or found[3]
@@ -147,9 +173,11 @@ def wrong_value(where: str, text: str) -> str | None:
     given = re.findall(r"Got value: ((?!Namespace)[^.\n]+(?:\.\d+)?)", text) or re.findall(r"Given value: (.*)", text)
     if not kinds or not given:
         return None
+    nested = re.search(r"val='?(.*?)'?\)$", given[0])  # of an option with dots
+    value = nested[1] if nested and given[0].startswith("NestedArg") else given[0].partition(". Got value: ")[0]
     outer = text.count("Problem with given class_path")  # each enclosing key adds a final "none"
     kinds = kinds[: len(kinds) - outer] or kinds
-    return f"{where} is {shorten(given[0])!r}: pass {shorten(' or '.join(dict.fromkeys(kinds)))}"
+    return f"{where} is {shorten(value)!r}: pass {shorten(' or '.join(dict.fromkeys(kinds)))}"
 
 
 def unknown_option(argument: str) -> str:
@@ -170,7 +198,8 @@ def load(class_path: str) -> Any:
 
 def nearest_class(module: str, name: str) -> str:
     """`: did you mean ...?` with the full class path."""
-    packages = [import_module(module)] if module else [import_module(package) for package in PACKAGES]
+    known = [sys.modules.get(module)] if module else [import_module(package) for package in PACKAGES]
+    packages = [package for package in known if package is not None]
     paths = {}
     for package in packages:
         names = [name for name in dir(package) if name[0].isupper()]  # classes; dir() imports nothing
@@ -180,10 +209,10 @@ def nearest_class(module: str, name: str) -> str:
     return f": did you mean {paths[near[0]]}?" if near else ": pass a full path, such as datamodules.Digits"
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
+def suggest(name: object, known: Iterable[str]) -> str:
     """`: did you mean ...?`, or the list of known names."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    known = [str(each) for each in known]
+    near = difflib.get_close_matches(str(name), known, n=1)
     if near:
         return f": did you mean {near[0]}?"
     return f": choose from {', '.join(known)}" if known else ": check its name"

@@ -14,6 +14,7 @@ from datamodules import UserError
 from .class_paths import current
 from .error_messages import PACKAGES, load, nearest_class
 from .package import CONFIGS, NAME, command_name
+from .trust import how_to_trust, may_be_named, trusted_packages
 
 FIRST_SCREEN = """usage: {fit} --config CONFIG [options]
        {fit} --variant SUITE/NAME [options]
@@ -60,7 +61,7 @@ def answer_help(args: Sequence[str]) -> bool:
             print(*listing(), sep="\n")
         elif option.startswith("--") and option.endswith(".help"):
             name = value or next((word for word in args[number + 1 : number + 2] if not word.startswith("-")), "")
-            print(*slot_help(option[2 : -len(".help")], name), sep="\n")
+            print(*slot_help(option[2 : -len(".help")], name, trusted_packages(args)), sep="\n")
         else:
             continue
         return True
@@ -100,12 +101,12 @@ def choices(package: str) -> dict[str, type]:
     }
 
 
-def slot_help(slot: str, name: str) -> Iterator[str]:
+def slot_help(slot: str, name: str, trusted: Sequence[str]) -> Iterator[str]:
     """The options of a class; without a name, the classes that fit the slot."""
     if slot == "trainer":
         yield from class_help(find_class("lightning.Trainer"), "trainer")
     elif name:
-        yield from class_help(find_class(name), slot)
+        yield from class_help(find_class(name, trusted), slot)
     elif slot in SLOTS:
         package = SLOTS[slot] if slot == "data" else f"{NAME}.{SLOTS[slot]}"
         yield f"--{slot} is one of these; --{slot}.help CLASS prints the options of each:"
@@ -114,9 +115,11 @@ def slot_help(slot: str, name: str) -> Iterator[str]:
         raise UserError(f"--{slot}.help needs a class: pass its name or path, such as --{slot}.help torch.optim.AdamW")
 
 
-def find_class(name: str) -> type:
+def find_class(name: str, trusted: Sequence[str] = ()) -> type:
     """A class by its path, or by its name in our packages. Raises UserError with the nearest name if there is none."""
     module, _, last = current(name).rpartition(".")
+    if module and not may_be_named(current(name), ("lightning", "torch", *trusted)):
+        raise UserError(f"{name} is not imported for its help: {how_to_trust(name)}")
     for place in [module] if module else PACKAGES:
         try:
             found = getattr(import_module(place), last, None)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import yaml
-
 from datamodules import UserError
 
 from .class_paths import current
+from .documents import read_yaml
 from .error_messages import COMMAND_OPTIONS, suggest, unknown_option
 from .package import find_config
 from .signatures import TRAINER, parameters
@@ -56,8 +55,8 @@ def check_option_names(words: Sequence[str]) -> None:
 def read(path: Path) -> object:
     """A config; nothing where the parser has an error to report."""
     try:
-        return yaml.safe_load(path.read_text())
-    except (OSError, ValueError, yaml.YAMLError):
+        return read_yaml(path)
+    except UserError:
         return None
 
 

@@ -27,7 +27,7 @@ def precision_contributions(predictions: Mapping[str, np.ndarray]) -> np.ndarray
     With weights w of the samples, AP(w) = sum_i w_i y_i h_i / r_i / sum_i w_i y_i, where r_i weighs the samples that score at
     least as high as i and h_i the positives among them. A sample contributes AP + S dAP/dw at w = 1.
     """
-    if "scores" not in predictions:
+    if "scores" not in predictions or predictions["target"].ndim != 2:
         return None
     scores, target = predictions["scores"], predictions["target"]
     counted = np.flatnonzero(target.any(axis=0))

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from datamodules import UserError
+from datamodules.core.checks import check_range
 
 
 class Schedule(ABC):
@@ -77,6 +78,7 @@ class Step(Schedule):
 
     def __init__(self, milestones: Sequence[float], gamma: float = 0.1, warmup: float = 0.0) -> None:
         super().__init__(warmup)
+        check_range(0, gamma=gamma)
         if any(not 0 < m < 1 for m in milestones):
             raise UserError(f"milestones are {list(milestones)}: pass fractions of training between 0 and 1")
         self.milestones, self.gamma = sorted(milestones), gamma

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..metrics.registry import in_table_order
+from ..runs.curves import read_curves
 from .style import CYCLE, QUIET, picture
 
 SMOOTHING = 20  # points in the moving average of the training loss, at most
@@ -24,7 +25,10 @@ def draw_curves(csv: Path, path: Path, title: str, best: str) -> bool:
     Returns:
         Whether there was anything to draw.
     """
-    frame = pd.read_csv(csv) if csv.is_file() else pd.DataFrame()
+    try:
+        frame = read_curves(csv)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        frame = pd.DataFrame()
     losses = [name for name in ("train/loss", "val/loss", "test/loss") if name in frame]
     logged = {str(column).partition("/")[2] for column in frame if str(column).startswith(("val/", "test/"))}
     metrics = [name for name in in_table_order(logged) if name != "loss"]
@@ -53,6 +57,8 @@ def draw_line(axes, frame: pd.DataFrame, name: str, colour: str, smooth: bool) -
     if name not in frame:
         return
     points = frame[["step", name]].dropna()
+    if points.empty:
+        return
     if smooth:
         axes.plot(points["step"], points[name], color=colour, alpha=0.3, linewidth=0.7)
         window = max(1, min(SMOOTHING, len(points) // 5))

@@ -42,6 +42,7 @@ STYLE: dict[Any, Any] = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "text.color": INK,
+    "text.parse_math": False,  # a class may be called $5
     "legend.frameon": False,
     "savefig.facecolor": "white",
 }

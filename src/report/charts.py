@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -13,6 +15,7 @@ from .html import page_data
 
 def charts(comparison: Comparison) -> dict[str, Figure]:
     """By name: every seed; the main metric over training, else the loss; against parameters, FLOPs and time; predictions."""
+    matplotlib.rcParams["text.parse_math"] = False  # a variant may be called $5
     data = page_data(comparison)
     found = {"seeds": seeds_chart(data)}
     names = [
@@ -26,7 +29,8 @@ def charts(comparison: Comparison) -> dict[str, Figure]:
     if predictions and predictions["kind"] == "confusion":
         for i, table in predictions["cells"].items():
             shares = np.asarray(table) / np.maximum(np.asarray(predictions["totals"][i])[:, None], 1)
-            found[f"confusion_{data['cells'][i]['name']}"] = confusion_chart(shares, predictions["classes"])
+            name = re.sub(r"[^\w.-]+", "_", data["cells"][i]["name"])  # W&B makes it a file's
+            found[f"confusion_{name}"] = confusion_chart(shares, predictions["classes"])
     elif predictions:
         found["classes"] = classes_chart(data, predictions)
     return found

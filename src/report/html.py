@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..config.names import plain
 from ..metrics.classification import average_precision_per_class
 from ..metrics.registry import metric_named
 from . import rules
@@ -29,10 +30,10 @@ def html_page(comparison: Comparison) -> str:
     """The whole page."""
     names = sorted({variant.name[0] for variant in comparison.variants})
     parts = {
-        "title": escape(", ".join(names)),
-        "summary": escape(comparison.summary),
+        "title": safe(", ".join(names)),
+        "summary": safe(comparison.summary),
         "cells": in_box(variants_table(comparison)),
-        "notes": "".join(f"<li>{escape(note)}.</li>" for note in notes(comparison)),
+        "notes": "".join(f"<li>{safe(note)}.</li>" for note in notes(comparison)),
         "runs": in_box(runs_table(comparison)),
         "left_out": left_out_list(comparison),
         "records": records_table(comparison),
@@ -165,13 +166,18 @@ def per_class(record: Record) -> np.ndarray:
 
 def table_html(frame: pd.DataFrame, caption: str) -> str:
     """A table whose first column names its rows."""
-    heads = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in frame)
+    heads = "".join(f'<th scope="col">{safe(str(name))}</th>' for name in frame)
     rows = []
     for first, *rest in frame.itertuples(index=False):
         cells = "".join(f"<td>{markup(value)}</td>" for value in rest)
         rows.append(f'<tr><th scope="row">{markup(first)}</th>{cells}</tr>')
     body = "\n".join(rows)
-    return f"<table><caption>{escape(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<table><caption>{safe(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def safe(text: str) -> str:
+    """Text in one line, as HTML."""
+    return escape(plain(text))
 
 
 class Markup(str):
@@ -179,14 +185,14 @@ class Markup(str):
 
 
 def markup(value: Any) -> str:
-    return value if isinstance(value, Markup) else escape(str(value))
+    return value if isinstance(value, Markup) else safe(str(value))
 
 
 def variants_table(comparison: Comparison) -> str:
     """The table of variants; the charts' script fills in the columns of differences."""
     frame = {}
     for column in columns(comparison):
-        values, heading = [escape(value) for value in column.values], column.heading
+        values, heading = [safe(value) for value in column.values], column.heading
         if column.key == "cell":
             values = [f'<span class="key" data-key="{row}">{value}</span>' for row, value in enumerate(values)]
         if column.key in ("difference_seeds", "difference_samples"):
@@ -219,8 +225,8 @@ def left_out_list(comparison: Comparison) -> str:
         return "<p>None: all runs can be compared.</p>"
     found = []
     for excluded in comparison.excluded:
-        reasons = "".join(f"<li>{escape(reason)}</li>" for reason in excluded.reasons)
-        text = f"<h3>{escape(excluded.folder)}</h3><ul>{reasons}</ul>"
+        reasons = "".join(f"<li>{safe(reason)}</li>" for reason in excluded.reasons)
+        text = f"<h3>{safe(excluded.folder)}</h3><ul>{reasons}</ul>"
         if excluded.changes:
             rows = [{"option": n, "this run": a, "the reference": b} for n, (a, b) in excluded.changes.items()]
             caption = f"Its config beside that of {excluded.reference}"

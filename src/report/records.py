@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,10 +16,14 @@ from datamodules import UserError
 
 from ..config.class_paths import with_current_class_paths
 from ..metrics.registry import is_count, main_metric
+from ..runs.curves import read_curves
 from ..runs.folder import Run, read_config
 from ..runs.identity import flat, identity
 from ..runs.results import Results
+from ..runs.schema import Options, check
 from .verification import contradictions
+
+LARGEST_ARRAYS = 8e9  # bytes of predictions, unpacked
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,9 @@ class Record:
         config = read_config(run.folder / "config.yaml", current=False)
         data, environment = run.read("data.json"), run.read("environment.json")
         found = identity(config, data, environment.get("code", 1))
-        return cls(run, run.results(), data, environment, flat(with_current_class_paths(config)), found)
+        options = flat(with_current_class_paths(config))
+        check(options, Options, run.folder / "config.yaml")
+        return cls(run, run.results(), data, environment, options, found)
 
     @cached_property
     def contradictions(self) -> list[str]:
@@ -85,7 +94,7 @@ class Record:
         found = self.results.metrics.get(split, {})
         return {name: value for name, value in found.items() if not is_count(name) and value != -1}
 
-    def samples(self, split: str) -> int | None:
+    def samples(self, split: str) -> float | None:
         return self.results.metrics.get(split, {}).get("samples")
 
     @property
@@ -98,25 +107,59 @@ class Record:
     @cached_property
     def curves(self) -> pd.DataFrame:
         """metrics.csv: `epoch`, `step`, losses and metrics over training; empty where it was not kept."""
-        path = self.run.folder / "metrics.csv"
         try:
-            return pd.read_csv(path)
+            return read_curves(self.run.folder / "metrics.csv")
         except (FileNotFoundError, pd.errors.EmptyDataError):
             return pd.DataFrame({"epoch": [], "step": []})
-        except pd.errors.ParserError as error:
-            raise UserError(f"{path} is not CSV ({error}): mend it, or leave the run out") from error
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray] | None:
         """predictions.npz: `sample` (S,) and `target` with `predicted` or `scores`; None where they were not kept."""
         path = self.run.folder / "predictions.npz"
-        if not path.is_file():
-            return None
-        try:
-            with np.load(path) as file:
-                return dict(file)
-        except (ValueError, OSError) as error:
-            raise UserError(f"{path} cannot be read ({error}): remove it to compare without it") from error
+        return read_predictions(path, len(self.data["spec"]["classes"])) if path.is_file() else None
+
+
+def read_predictions(path: Path, classes: int) -> dict[str, np.ndarray]:
+    """predictions.npz, checked to be what metrics can be computed of.
+
+    Raises:
+        UserError: it is no archive of arrays, its arrays do not fit each other, or name classes that there are not.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > LARGEST_ARRAYS:
+            raise ValueError(f"it would take {size / 1e9:,.0f} GB")
+        with np.load(path) as file:
+            found = dict(file)
+        if wrong := next(predictions_problems(found, classes), None):
+            raise ValueError(wrong)
+    except Exception as error:  # of damaged archives: a dozen kinds
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path} cannot be read ({reason}): remove it to compare without it") from error
+    return found
+
+
+def predictions_problems(found: dict[str, np.ndarray], classes: int) -> Iterator[str]:
+    for name in ("sample", "target"):
+        if name not in found:
+            yield f"it has no array {name!r}"
+    samples = found["sample"].size
+    for name, array in found.items():
+        if array.ndim == 0 or len(array) != samples or samples == 0:
+            yield f"its array {name!r} is not one row for each sample"
+        if array.dtype.kind not in ("U" if name == "key" else "iufb"):
+            yield f"its array {name!r} does not hold numbers"
+    target, scores = found["target"], found.get("scores")
+    if found["sample"].dtype.kind != "i" or found["sample"].ndim != 1:
+        yield "its array 'sample' does not hold whole numbers"
+    if "predicted" in found:
+        for name in ("predicted", "target"):
+            array = found[name]
+            if array.ndim != 1 or array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= classes:
+                yield f"its array {name!r} does not hold one of {classes} classes for each sample"
+    if scores is not None and (scores.ndim != 2 or (target.ndim == 2 and target.shape != scores.shape)):
+        yield f"its scores are {scores.shape}, its targets {target.shape}"
 
 
 def ranking_metric(records: list[Record], split: str) -> str:

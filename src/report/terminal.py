@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..config.names import plain
+
 LOG_WIDTH = 160  # of a file or pipe, so that every row stays on one line
 WIDE = 99  # rank of columns that only wide tables have
 PART = re.compile(r"[^\s/_-]*[\s/_-]|[^\s/_-]+")  # of a name, which may be broken after it
@@ -106,11 +108,6 @@ def fold(name: str, width: int) -> str:
 def say(text: str, style: str = "", wrap: bool = False) -> None:
     """Print one line. `wrap` breaks it between words; paths and commands stay as they are, to be copied."""
     console().print(Text(plain(text), style=style), soft_wrap=not wrap)
-
-
-def plain(text: str) -> str:
-    """The text in one line, with control characters, such as those of escape sequences, written out."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def console() -> Console:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from ..config.names import markdown_text, plain
 from .comparison import Comparison, published_value
 from .statistics import Interval
 from .table import ALARM, number, scaled
@@ -60,7 +61,7 @@ def columns(comparison: Comparison) -> list[Column]:
 
 def text_frame(comparison: Comparison) -> pd.DataFrame:
     """The table of variants with its headings."""
-    return pd.DataFrame({column.heading: column.values for column in columns(comparison)})
+    return pd.DataFrame({plain(c.heading): [plain(value) for value in c.values] for c in columns(comparison)})
 
 
 def with_half(interval: Interval | None, form: str = ".4f") -> str:
@@ -132,9 +133,9 @@ def markdown(comparison: Comparison) -> str:
     frame = text_frame(comparison)
     lines = [list(map(str, frame)), ["---" if name == "cell" else "---:" for name in frame]]
     lines += [list(row) for row in frame.itertuples(index=False)]
-    table = "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    table = "\n".join(f"| {' | '.join(map(markdown_text, line))} |" for line in lines)
     below = [comparison.summary, *notes(comparison), *(f"left out: {line}" for line in left_out(comparison))]
-    return f"{table}\n\n" + "".join(f"{line}.\n" for line in below)
+    return f"{table}\n\n" + "".join(f"{markdown_text(line)}.\n" for line in below)
 
 
 def latex(comparison: Comparison) -> str:
@@ -142,7 +143,7 @@ def latex(comparison: Comparison) -> str:
     frame = text_frame(comparison)
     above = [comparison.summary, *notes(comparison), *(f"left out: {line}" for line in left_out(comparison))]
     table = frame.to_latex(index=False, escape=True, column_format="l" + "r" * (frame.shape[1] - 1))
-    return "".join(f"% {line}\n" for line in above) + table.replace("±", r"$\pm$")
+    return "".join(f"% {plain(line)}\n" for line in above) + table.replace("±", r"$\pm$")
 
 
 def left_out(comparison: Comparison) -> list[str]:

@@ -115,10 +115,13 @@ def load_checkpoint(path: Path) -> dict:
     import torch
 
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # of as many kinds as there are places to damage
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} cannot be read ({reason}): name another checkpoint") from error
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise UserError(f"{path} has no weights: name another checkpoint")
+    return content
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict] | None:

@@ -14,13 +14,15 @@ from pathlib import Path
 import torch
 
 from ..config.package import CHECKOUT
+from ..config.secrets import redacted_command
 from .identity import CODE
+from .results import Memory
 
 
 def environment() -> dict:
     """Where a run takes place: all that may change its numbers. An image has no git: BYTEBENCH_COMMIT tells."""
     return {
-        "command": [sys.executable.rpartition("/")[2], *sys.orig_argv[1:]],
+        "command": redacted_command([sys.executable.rpartition("/")[2], *sys.orig_argv[1:]]),
         "git": {
             "commit": git("rev-parse", "HEAD") or os.environ.get("BYTEBENCH_COMMIT") or None,
             "dirty": dirty(),
@@ -68,7 +70,7 @@ def cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def peak_memory() -> dict:
+def peak_memory() -> Memory:
     """The most memory held so far: of the GPU's allocator if one is used, else of this process (data included)."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return {"bytes": torch.cuda.max_memory_allocated(), "of": "GPU tensors"}

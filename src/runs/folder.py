@@ -21,7 +21,6 @@ name, and results.json makes a run finished.
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -37,11 +36,13 @@ import yaml
 from datamodules import UserError
 
 from ..config.class_paths import with_current_class_paths
+from ..config.documents import read_json, read_yaml
 from .checkpoints import load_checkpoint
 from .files import PART, json_text, put_in_place, sha256_of, write_file
 from .identity import CODE, changes, identity
 from .lock import owned
 from .results import Results
+from .schema import FILES, check
 
 BEGUN = ("config.yaml", "data.json", "environment.json")  # what every run folder has
 
@@ -203,10 +204,10 @@ class Run:
         path = self.folder / name
         if not path.is_file():
             raise UserError(f"{self.folder} has no {name}: give a run folder that `python -m src.fit` has finished")
-        try:
-            return json.loads(path.read_text())
-        except ValueError as error:
-            raise UserError(f"{path} is not JSON ({error}): train the run again") from error
+        content = read_json(path)
+        if name in FILES:
+            check(content, FILES[name], path)
+        return content
 
     def weights(self, checkpoint: str = "last") -> dict:
         """The model's tensors of a checkpoint."""
@@ -223,14 +224,11 @@ def read_config(path: Path, current: bool = True) -> dict:
     Raises:
         UserError: it is missing or not valid YAML.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path.parent} has no config.yaml: it is no run folder") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: fix it, or leave the run out") from error
+    if not path.is_file():
+        raise UserError(f"{path.parent} has no config.yaml: it is no run folder")
+    content = read_yaml(path)
     if not isinstance(content, dict):
-        raise UserError(f"{path} is not valid YAML: fix it, or leave the run out")
+        raise UserError(f"{path} holds no options: fix it, or leave the run out")
     return with_current_class_paths(content) if current else content
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from typing import Any, get_type_hints
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, TypedDict
 
 from datamodules import UserError
 
 from ..metrics.registry import main_metric
 from .files import digest_of
+from .schema import Cost, Count, Seed, check
 
+LONGEST_TEXT = 1000
 SCHEMA = 3  # 1 had no `schema`, `main_metric` and `suite`; 2 no `identity`, `predictions_sha256` and `seal`
 Published = dict[str, dict[str, float]]  # metric -> version of the paper -> value
 
@@ -27,8 +29,13 @@ class SuiteEntry:
 
     name: str
     source: str
-    position: int
+    position: Count
     published: Published
+
+
+class Memory(TypedDict):
+    bytes: Count
+    of: str
 
 
 @dataclass(frozen=True)
@@ -59,20 +66,20 @@ class Results:
 
     experiment: str
     cell: str
-    seed: int
-    metrics: dict
+    seed: Seed
+    metrics: dict[str, dict[str, float]]
     main_metric: str | None
     metric_definition: str | None
-    parameters: int
-    flops_per_example: int
-    train_samples_per_second: float | None
-    epochs: int
-    steps: int
-    peak_memory: dict
-    wall_time_seconds: float
-    bad_samples: int = 0
-    energy_joules: float | None = None
-    energy_of: list = field(default_factory=list)
+    parameters: Count
+    flops_per_example: Count
+    train_samples_per_second: Cost | None
+    epochs: Count
+    steps: Count
+    peak_memory: Memory
+    wall_time_seconds: Cost
+    bad_samples: Count = 0
+    energy_joules: Cost | None = None
+    energy_of: list[str] = field(default_factory=list)
     suite: SuiteEntry | None = None
     identity: str | None = None
     predictions_sha256: str | None = None
@@ -100,25 +107,18 @@ class Results:
         """
         if not isinstance(content, dict):
             raise UserError(f"{where} does not hold the results of a run: train the run again, or leave it out")
-        if content.get("schema", 1) > SCHEMA:
-            raise UserError(f"{where} was written by a newer version of ByteBench (schema {content['schema']}): update")
-        content = {"main_metric": None, "metric_definition": None, **content}
-        if content["main_metric"] is None and isinstance(content.get("metrics"), dict):
-            content["main_metric"] = main_metric(name for split in content["metrics"].values() for name in split)
-        if isinstance(content.get("suite"), dict):
-            content["suite"] = SuiteEntry(**content["suite"])
-        hints = get_type_hints(cls)
-        for each in fields(cls):
-            if each.name not in content and each.default is MISSING and each.default_factory is MISSING:
-                raise UserError(f"{where} has no {each.name!r}: train the run again, or leave it out")
-            if each.name in content and not matches(content[each.name], hints[each.name]):
-                raise UserError(f"{where}: {each.name} is {content[each.name]!r}: train the run again, or leave it out")
-        known: dict[str, Any] = {each.name: content[each.name] for each in fields(cls) if each.name in content}
+        schema = content.get("schema", 1)
+        if isinstance(schema, int | float) and schema > SCHEMA:
+            raise UserError(f"{where} was written by a newer version of ByteBench (schema {schema}): update")
+        found: dict[str, Any] = {"main_metric": None, "metric_definition": None, **content}
+        check(found, cls, where)
+        for name in ("experiment", "cell"):  # only shown, as text: older versions allowed more than `check_name` does
+            if not 0 < len(found[name]) <= LONGEST_TEXT:
+                raise UserError(f"{where}: {name} has {len(found[name])} letters: train the run again, or leave it out")
+        if found["main_metric"] is None:
+            measured: Any = found["metrics"]
+            found["main_metric"] = main_metric(name for split in measured.values() for name in split)
+        known: dict[str, Any] = {each.name: found[each.name] for each in fields(cls) if each.name in found}
+        if known.get("suite") is not None:
+            known["suite"] = SuiteEntry(**{each.name: known["suite"][each.name] for each in fields(SuiteEntry)})
         return cls(**known)
-
-
-def matches(value: object, hint: Any) -> bool:
-    """Whether a value from JSON is of a type: whole numbers may stand for floats, booleans for neither."""
-    kinds = getattr(hint, "__args__", (hint,))
-    kinds = (*kinds, int) if float in kinds else kinds
-    return isinstance(value, tuple(kinds)) and not isinstance(value, bool)

@@ -18,6 +18,8 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from datamodules import UserError
 
+from ..config.names import check_name
+from ..config.secrets import redacted_command
 from .folder import Run
 
 WAIT_TO_BEGIN, WAIT_TO_END = 30.0, 60.0  # seconds to wait for W&B's server before continuing without it
@@ -46,7 +48,11 @@ class PatientWandbLogger(WandbLogger):
             id=run_id,
             mode=mode,  # otherwise W&B may remember the mode of an earlier run in this process
             resume="allow" if mode == "online" else None,
-            settings=wandb.Settings(init_timeout=WAIT_TO_BEGIN, finish_timeout=WAIT_TO_END),
+            settings=wandb.Settings(
+                init_timeout=WAIT_TO_BEGIN,
+                finish_timeout=WAIT_TO_END,
+                x_disable_meta=redacted_command(sys.argv) != sys.argv,  # it has the command as it was typed
+            ),
             **options,
         )
         self._wandb_init.pop("anonymous", None)  # Lightning passes it always, W&B warns of it always
@@ -96,7 +102,8 @@ def fetch_runs(path: str, folder: Path) -> list[Run]:
     try:
         filters = {"group": group} if group else {}
         found = [
-            write_record(run, folder / run.id) for run in wandb.Api().runs(f"{entity}/{project}", filters, lazy=False)
+            write_record(run, folder / check_name("a run's id", run.id))
+            for run in wandb.Api().runs(f"{entity}/{project}", filters, lazy=False)
         ]
     except (wandb.Error, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -116,7 +123,11 @@ def write_record(fetched, folder: Path) -> Run | None:
     folder.mkdir(parents=True)
     run = Run(folder)
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    for name, content in (*record.items(), ("results", results)):
+    for name, content in (
+        ("data", record.get("data")),
+        ("environment", record.get("environment")),
+        ("results", results),
+    ):
         run.write(f"{name}.json", content)
     history = pd.DataFrame(fetched.history(samples=1000, pandas=False))
     history = history.rename(columns={"trainer/global_step": "step"})

@@ -20,23 +20,28 @@ published: {metric: {version: value}}. v1 is the first version of the paper, v2 
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from datamodules import UserError
 
+from ..config import documents
 from ..config.command import Parser
 from ..config.error_messages import suggest
+from ..config.names import check_name
 from ..config.package import CONFIGS
 from ..runs.results import Published, SuiteEntry
 
 SUITES = CONFIGS / "suites"
+MOST_FOLDS = 1000
 BUDGETS = ("max_epochs", "max_steps", "max_time")
+# A suite changes what is trained, not where runs are kept, whom they trust, nor what the command does instead
+OPTION = re.compile(r"(data|model|trainer)(\.\w+)*\+?|compile|tags")
 KEYS = ("seeds", "budget", "config", "variants", "matrix", "published", "folds", "published_for")
 
 
@@ -122,11 +127,16 @@ def load_suite(path: Path) -> Suite:
     """Read and check a suite. Raises UserError with the file and what is wrong in it."""
     content = read_keys(path, read_yaml(path), ("source",), KEYS)
     budget, seeds, folds = content.get("budget") or {}, content.get("seeds", [0]), content.get("folds")
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+    check_name(f"{path}: the suite's name", path.stem)
+    if not isinstance(content["source"], str):
+        raise UserError(f"{path}: source {content['source']!r} should be a text: the paper and the table")
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds):
         raise UserError(f"{path}: seeds {seeds} should be a list of whole numbers, such as [0, 1, 2]")
-    if folds is not None and (type(folds) is not int or folds < 1):
+    if folds is not None and (type(folds) is not int or not 0 < folds <= MOST_FOLDS):
         raise UserError(f"{path}: folds {folds!r} should be a whole number above 0")
     read_keys(f"{path}, budget", budget, (), BUDGETS)
+    if not all(isinstance(value, int | str) and not str(value).startswith("--") for value in budget.values()):
+        raise UserError(f"{path}: budget {budget} should have numbers, and max_time a text such as 00:12:00:00")
     listed = content.get("variants") or []
     if not isinstance(listed, list):
         raise UserError(f"{path}: variants should be a list")
@@ -143,10 +153,8 @@ def load_suite(path: Path) -> Suite:
             raise UserError(f"{path}, variant {variant.name}: no variant before it is called {variant.after!r}{near}")
     if folds is not None:
         variants = [of_fold(variant, fold) for variant in variants for fold in range(folds)]
-    others = {
-        name: read_published(f"{path}, {name}", figures)
-        for name, figures in (content.get("published_for") or {}).items()
-    }
+    figures_of = read_mapping(f"{path}, published_for", content.get("published_for"))
+    others = {name: read_published(f"{path}, {name}", figures) for name, figures in figures_of.items()}
     return Suite(path.stem, path, content["source"], tuple(variants), tuple(seeds), budget, others)
 
 
@@ -154,10 +162,7 @@ def read_yaml(path: Path) -> Any:
     if not path.is_file():
         beside = [found.name for found in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
         raise UserError(f"there is no suite {path}{suggest(path.name, beside)}")
-    try:
-        return yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML ({' '.join(str(error).split())}): fix it there") from error
+    return documents.read_yaml(path)
 
 
 def read_keys(where: object, content: Any, needed: tuple[str, ...], others: tuple[str, ...]) -> dict:
@@ -179,6 +184,8 @@ def matrix_rows(path: Path, axes: Any, published: Any) -> Iterator[dict]:
     for axis, choices in axes.items():
         for name, choice in choices.items():
             where = f"{path}, matrix, {axis} {name!r}"
+            if not isinstance(name, str):
+                raise UserError(f"{where}: a short name should be a text: put it in quotes")
             read_overrides(where, read_keys(where, choice, (), ("config", "overrides")))
     rows = {}
     for combination in product(*(choices.items() for choices in reversed(axes.values()))) if axes else ():
@@ -197,7 +204,7 @@ def read_variant(path: Path, number: int, content: Any, default: str | None) -> 
     needed, others = ("name",), ("overrides", "published", "after")
     needed, others = ((*needed, "config"), others) if default is None else (needed, ("config", *others))
     content = read_keys(f"{path}, variant {number}", content, needed, others)
-    name, configs = str(content["name"]), path.parent.parent
+    name, configs = check_name(f"{path}, variant {number}: name", content["name"]), path.parent.parent
     config = configs / f"{content.get('config', default)}.yaml"
     if not config.is_file():
         near = suggest(config.stem, [found.stem for found in configs.glob("*.yaml")])
@@ -211,7 +218,21 @@ def read_overrides(where: str, content: dict) -> dict[str, Any]:
     overrides = content.get("overrides") or {}
     if not isinstance(overrides, dict):
         raise UserError(f"{where}: overrides {overrides!r} should map options to values")
+    for option, value in overrides.items():
+        if not OPTION.fullmatch(str(option)) or str(option).endswith(".help"):
+            raise UserError(
+                f"{where}: {option!r} is no option that a suite changes: name one of data, model or trainer"
+            )
+        if isinstance(value, str) and value.startswith("--"):
+            raise UserError(f"{where}: {option} is {value!r}: a value does not start with --")
     return overrides
+
+
+def read_mapping(where: str, content: Any) -> dict:
+    """A mapping with names as keys; None is an empty one."""
+    if not isinstance(content or {}, dict) or not all(isinstance(name, str) for name in content or {}):
+        raise UserError(f"{where}: expected names with values, found {content!r}")
+    return content or {}
 
 
 def of_fold(variant: Variant, fold: int) -> Variant:
@@ -223,9 +244,9 @@ def of_fold(variant: Variant, fold: int) -> Variant:
 
 def read_published(where: str, content: Any) -> Published:
     """{metric: {version: value}}, checked."""
-    figures = content if isinstance(content, dict) else {"published": content}
+    figures = read_mapping(f"{where}, published", content)
     for metric, versions in figures.items():
         read_keys(f"{where}, {metric}", versions, (), ("v1", "v2"))
-        if not all(type(value) in (int, float) for value in versions.values()):
+        if not all(type(value) in (int, float) and math.isfinite(value) for value in versions.values()):
             raise UserError(f"{where}: {metric} {versions} should be numbers")
     return figures

@@ -72,6 +72,7 @@ class Task(L.LightningModule, ABC):
                 "task for them, such as src.tasks.Classification, src.tasks.Regression or src.tasks.Detection"
             )
         self.data_spec = data_spec
+        check_optimizer(optimizer)
         # a function, which copies of the model share: what a config makes of `optimizer` cannot be copied
         self.make_optimizer = lambda parameters: optimizer(parameters)
         self.schedule = schedule or Constant()
@@ -190,3 +191,11 @@ class Task(L.LightningModule, ABC):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             model.counted(self.data_spec.example_inputs(device="meta"))
         return counter.get_total_flops()
+
+
+def check_optimizer(optimizer: Callable[[Iterable], Optimizer]) -> None:
+    """Raises UserError where an optimizer refuses its options, which it would say only after data and model are there."""
+    try:
+        optimizer([torch.nn.Parameter(torch.zeros(1, 1))])
+    except Exception as error:
+        raise UserError(f"the optimizer cannot be made ({error}): change its options") from error

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.optim import AdamW, Optimizer
 
 from datamodules import Batch, ByteArray, DataSpec
+from datamodules.core.checks import check_range
 
 from ..backbones.base import Backbone
 from ..metrics.classification import MultiLabelMetrics, SingleLabelMetrics
@@ -43,6 +44,7 @@ class Classification(Task):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(data_spec, backbone, optimizer, schedule)
+        check_range(0, 1, label_smoothing=label_smoothing, dropout=dropout)
         self.label_smoothing = label_smoothing
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(self.backbone.num_features, data_spec.num_classes)

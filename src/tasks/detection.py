@@ -18,6 +18,7 @@ from torchvision.ops import FeaturePyramidNetwork, clip_boxes_to_image
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from datamodules import Batch, ByteArray, DataSpec, UserError
+from datamodules.core.checks import check_counts, check_range
 from datamodules.detection.targets import to_original
 
 from ..backbones.base import Backbone
@@ -66,6 +67,8 @@ class Detection(Task):
         regions: int = 512,
     ) -> None:
         super().__init__(data_spec, backbone, optimizer, schedule)
+        check_counts(anchor_sizes=anchor_sizes, channels=channels, box_features=box_features, regions=regions)
+        check_range(2, 10**6, proposals=proposals)
         _, spec = one_image("Detection", data_spec)
         assert spec.grid is not None
         self.side = spec.grid

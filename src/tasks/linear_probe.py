@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from datamodules import Batch, ByteArray, DataSpec, UserError
+from datamodules.core.checks import check_range
 
 from ..backbones.base import Backbone
 from ..runs.checkpoints import load_checkpoint
@@ -53,6 +54,7 @@ class LinearProbe(Classification):
         penalties: Sequence[float] = (1e-3, 0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4),
     ) -> None:
         super().__init__(data_spec, backbone)
+        check_range(0, learning_rates=learning_rates, penalties=penalties)
         if not learning_rates or min(learning_rates) <= 0 or not penalties or min(penalties) <= 0:
             raise UserError(
                 f"learning_rates {list(learning_rates)}, penalties {list(penalties)}: give one or more of each, all above 0"
@@ -204,9 +206,12 @@ def load_backbone(backbone: nn.Module, source: Path) -> None:
     Raises UserError where there are none, or of another architecture.
     """
     path = source / "checkpoints" / "last.ckpt" if source.is_dir() else source
-    state = load_checkpoint(path).get("state_dict", {})
     prefix = "backbone."
-    found = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    found = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in load_checkpoint(path)["state_dict"].items()
+        if str(name).startswith(prefix) and isinstance(tensor, Tensor)
+    }
     for difference in differences(backbone.state_dict(), found):
         raise UserError(
             f"{path} is of another architecture than model.backbone ({type(backbone).__name__}): {difference}; give "

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules import UserError
+from datamodules.core.checks import check_counts
 
 from .position_lambda import apply_position_lambdas
 
@@ -47,6 +48,8 @@ class LambdaLayer(nn.Module):
         embeddings: nn.Parameter | None = None,
     ) -> None:
         super().__init__()
+        check_counts(dim=dim, dim_out=dim_out, key_depth=key_depth, heads=heads, intra_depth=intra_depth)
+        check_counts(grid=grid, scope=scope, context_dim=context_dim)
         if dim_out % heads:
             raise UserError(
                 f"LambdaLayer got dim_out {dim_out}, which is not divisible by heads {heads}: change one of them"

@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
+from datamodules.core.checks import check_counts, check_range
 
 from ..base import Backbone
 from .lambda_layer import LambdaLayer
+
+DEEPEST = 1000  # blocks
 
 
 class LambdaBlock(nn.Module):
@@ -92,6 +95,10 @@ class LambdaNet(Backbone):
         scope: int | None = None,
     ) -> None:
         super().__init__()
+        check_counts(patch=patch, widths=widths, key_depth=key_depth, heads=heads, scope=scope)
+        check_range(1, DEEPEST, blocks_per_stage=blocks_per_stage, stages=len(widths))
+        if unknown := set(patch or {}) - set(data_spec.modalities):
+            raise UserError(f"patch names {sorted(unknown)}, the data have {list(data_spec.modalities)}")
         self.num_features = widths[-1]
         self.elements = sum(modality.elements for modality in data_spec.modalities.values())
         self.towers = nn.ModuleDict(

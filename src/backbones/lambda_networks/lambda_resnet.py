@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules import ByteArray, DataSpec, UserError
+from datamodules.core.checks import check_counts, check_range
 
 from ..base import Backbone
 from ..baselines import RESNET_STEM_PIXELS, one_image, to_image
@@ -67,6 +68,8 @@ class LambdaResNet(Backbone):
     ) -> None:
         super().__init__()
         self.modality, spec = one_image("LambdaResNet", data_spec)
+        check_counts(scope=scope, key_depth=key_depth, heads=heads, intra_depth=intra_depth)
+        check_range(0, 1, stochastic_depth=stochastic_depth)
         if depth not in BLOCKS:
             raise UserError(f"LambdaResNet has no depth {depth}: choose from {', '.join(map(str, BLOCKS))}")
         if len(stages) != 4 or set(stages) - set("CL"):

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from datamodules import ByteArray, DataSpec, UserError
+from datamodules.core.checks import check_counts, check_range
 
 from ..base import Backbone
 from .attention import CrossAttend, SelfAttend
 from .reading import Elements, ReadPlan, attention_weights, plan_read, prepare_elements
 
+DEEPEST = 1000  # blocks
 LEARNED_POSITION_CHANNELS = 128  # appendix D
 MODALITY_CHANNELS = 4  # of the learned vector of the widest modality, as for AudioSet's video (section 4.2)
 
@@ -62,6 +64,10 @@ class Perceiver(Backbone):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        check_counts(num_latents=num_latents, latent_dim=latent_dim, cross_heads=cross_heads, widening=widening)
+        check_counts(cross_attends=cross_attends, self_heads=self_heads)
+        check_range(0, DEEPEST, self_attends_per_block=self_attends_per_block, cross_attends=cross_attends)
+        check_range(0, 1, modality_dropout=modality_dropout)
         if latent_dim % self_heads:
             raise UserError(f"latent_dim {latent_dim} does not divide by self_heads {self_heads}: change one")
         self.num_features = latent_dim
@@ -83,6 +89,7 @@ class Perceiver(Backbone):
                 widths[name] = modality.channels + LEARNED_POSITION_CHANNELS
         several = len(widths) > 1
         input_dim = max(widths.values()) + (MODALITY_CHANNELS if several else 0)
+        check_range(1, input_dim, cross_heads=cross_heads)  # each reads at least one channel
         self.modality_vectors = nn.ParameterDict(
             {name: truncated_normal(input_dim - width) for name, width in widths.items()} if several else {}
         )

@@ -5,7 +5,7 @@ import sys
 import pytest
 from rich.cells import cell_len
 
-from src import compare
+import src.compare as compare
 from src.config.package import command_name
 from src.report.next_steps import print_next_after_run, print_next_after_suite
 from src.report.table import print_metrics, print_runs
