@@ -1,0 +1,141 @@
+"""The elements of one modality as a matrix x^ that is multiplied chunk by chunk: `Elements` in general.
+
+An element is x = (values, positions, modality vector), normalised by a LayerNorm without affine map: x^ = (x - mean) / std.
+Reading needs x^ for two products: scores = x^ rows' and read = weights' x^. Scores and weights of R rows and m elements are
+(B, m, R), at least float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-5
+
+
+Moments = tuple[int, Tensor, Tensor]  # number of channels; variance and mean over them
+
+
+def moments(part: Tensor) -> Moments:
+    """Of one part of every element, (..., C), at least in float32."""
+    wide = part.to(torch.promote_types(part.dtype, torch.float32))
+    return part.shape[-1], *torch.var_mean(wide, dim=-1, correction=0)
+
+
+def joint_moments(parts: list[Moments]) -> tuple[Tensor, Tensor]:
+    """The LayerNorm's mean and 1 / std of every element, (B, M), from those of its parts, the values (B, M) first.
+
+    Nothing is concatenated, and positions that all examples share are looked at once.
+    """
+    channels = sum(width for width, _, _ in parts)
+    mean = sum((width / channels * own for width, _, own in parts), torch.zeros_like(parts[0][2]))
+    variance = sum((width / channels * (var + (own - mean).square()) for width, var, own in parts), EPSILON)
+    return mean, variance.rsqrt()
+
+
+def chunk_slices(count: int, chunk: int) -> list[slice]:
+    """Slices that split `count` elements into equal parts of at most `chunk`."""
+    size = -(-count // -(-count // chunk))
+    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+@dataclass(frozen=True)
+class Elements:
+    """Elements with any positions.
+
+    Attributes:
+        values: (B, M, Cv).
+        positions: (M, P) or (B, M, P).
+        vector: the modality vector (U,) or None.
+        mask: (B, M), True where an element is real, or None.
+        mean: (B, M), of the LayerNorm over all C channels.
+        rstd: (B, M), one over the LayerNorm's standard deviation.
+        normalised: x^ (B, M, C) if it is stored for all cross-attends, else None.
+    """
+
+    values: Tensor
+    positions: Tensor
+    vector: Tensor | None
+    mask: Tensor | None
+    mean: Tensor
+    rstd: Tensor
+    normalised: Tensor | None
+
+    @property
+    def columns(self) -> dict[str, slice]:
+        """The channels of each part of x."""
+        ends = [self.values.shape[-1], self.values.shape[-1] + self.positions.shape[-1]]
+        return {"values": slice(0, ends[0]), "positions": slice(*ends), "vector": slice(ends[1], None)}
+
+    def examples(self, part: slice) -> Elements:
+        """Those of some examples."""
+        own = self.positions.dim() == 3
+        return replace(
+            self,
+            values=self.values[part],
+            positions=self.positions[part] if own else self.positions,
+            mask=None if self.mask is None else self.mask[part],
+            mean=self.mean[part],
+            rstd=self.rstd[part],
+            normalised=None if self.normalised is None else self.normalised[part],
+        )
+
+    def chunks(self, size: int, dtype: torch.dtype) -> Iterator[tuple[slice, Elements]]:
+        """At most `size` elements at a time, with x^ in `dtype`."""
+        for part in chunk_slices(self.values.shape[1], size):
+            chunk = replace(
+                self,
+                values=self.values[:, part],
+                positions=self.positions[..., part, :],
+                mask=None if self.mask is None else self.mask[:, part],
+                mean=self.mean[:, part],
+                rstd=self.rstd[:, part],
+            )
+            x = chunk.normalise() if self.normalised is None else self.normalised[:, part]
+            yield part, replace(chunk, normalised=x.to(dtype))
+
+    def normalise(self) -> Tensor:
+        """x^: (B, M, C)."""
+        parts = [self.values, self.positions.expand(len(self.values), -1, -1)]
+        if self.vector is not None:
+            parts.append(self.vector.expand(*self.values.shape[:2], -1))
+        return (
+            torch.cat([part.to(self.mean.dtype) for part in parts], dim=-1)
+            .sub_(self.mean[..., None])
+            .mul_(self.rstd[..., None])
+        )
+
+    def tables(self, rows: Tensor, scale: float) -> tuple[Tensor, float]:
+        """What `scores` needs of the rows (B, R, C). Half-precision rows are not rounded again: scores are scaled."""
+        if rows.dtype in (torch.float16, torch.bfloat16):
+            return rows, scale
+        return rows * scale, 1.0
+
+    def scores(self, tables: tuple[Tensor, float], offset: Tensor) -> Tensor:
+        """scale x^ rows' + offset (B, R), of a chunk: (B, m, R)."""
+        rows, scale = tables
+        if rows.dtype == offset.dtype:
+            return torch.baddbmm(offset[:, None], self.normalised, rows.transpose(1, 2))
+        scores = torch.bmm(self.normalised, rows.transpose(1, 2)).to(offset.dtype)
+        return (scores if scale == 1 else scores.mul_(scale)).add_(offset[:, None])
+
+    def zero_sums(self, rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """What `add` sums over chunks, (..., R)."""
+        return (torch.zeros_like(rows, dtype=dtype).transpose(1, 2),)
+
+    def add(self, sums: tuple[Tensor, ...], weights: Tensor) -> Tensor:
+        """Adds weights' x^ of a chunk to the sums; overwrites the weights. Returns the weights' totals: (B, R)."""
+        (read,) = sums
+        total = weights.sum(dim=1)
+        if read.dtype == self.normalised.dtype:
+            read.transpose(1, 2).baddbmm_(weights.transpose(1, 2), self.normalised)
+        else:
+            read += torch.bmm(self.normalised.transpose(1, 2), weights.to(self.normalised.dtype))
+        return total
+
+    def read(self, sums: tuple[Tensor, ...]) -> Tensor:
+        """weights' x^ of all chunks: (B, R, C)."""
+        return sums[0].transpose(1, 2)
