@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from datamodules import ByteArray
 
 from .permuted import original_indices, unpermute
 from .samples import Samples, wrap_caption

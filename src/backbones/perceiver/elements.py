@@ -16,24 +16,13 @@ from torch import Tensor
 EPSILON = 1e-5
 
 
-Moments = tuple[int, Tensor, Tensor]  # number of channels; variance and mean over them
-
-
-def moments(part: Tensor) -> Moments:
-    """Of one part of every element, (..., C), at least in float32."""
-    wide = part.to(torch.promote_types(part.dtype, torch.float32))
-    return part.shape[-1], *torch.var_mean(wide, dim=-1, correction=0)
-
-
-def joint_moments(parts: list[Moments]) -> tuple[Tensor, Tensor]:
-    """The LayerNorm's mean and 1 / std of every element, (B, M), from those of its parts, the values (B, M) first.
-
-    Nothing is concatenated, and positions that all examples share are looked at once.
-    """
-    channels = sum(width for width, _, _ in parts)
-    mean = sum((width / channels * own for width, _, own in parts), torch.zeros_like(parts[0][2]))
-    variance = sum((width / channels * (var + (own - mean).square()) for width, var, own in parts), EPSILON)
-    return mean, variance.rsqrt()
+def concat_channels(values: Tensor, positions: Tensor, vector: Tensor | None) -> Tensor:
+    """x, at least in float32: values (B, m, Cv), positions (m, P) or (B, m, P) and vector (U,) to (B, m, C)."""
+    wide = torch.promote_types(values.dtype, torch.float32)
+    parts = [values.to(wide), positions.to(wide).expand(len(values), -1, -1)]
+    if vector is not None:
+        parts.append(vector.to(wide).expand(*values.shape[:2], -1))
+    return torch.cat(parts, dim=-1)
 
 
 def chunk_slices(count: int, chunk: int) -> list[slice]:
@@ -94,19 +83,11 @@ class Elements:
                 mean=self.mean[:, part],
                 rstd=self.rstd[:, part],
             )
-            x = chunk.normalise() if self.normalised is None else self.normalised[:, part]
+            x = None if self.normalised is None else self.normalised[:, part]
+            if x is None:
+                x = concat_channels(chunk.values, chunk.positions, self.vector)
+                x = x.sub_(chunk.mean[..., None]).mul_(chunk.rstd[..., None])
             yield part, replace(chunk, normalised=x.to(dtype))
-
-    def normalise(self) -> Tensor:
-        """x^: (B, M, C)."""
-        parts = [self.values, self.positions.expand(len(self.values), -1, -1)]
-        if self.vector is not None:
-            parts.append(self.vector.expand(*self.values.shape[:2], -1))
-        return (
-            torch.cat([part.to(self.mean.dtype) for part in parts], dim=-1)
-            .sub_(self.mean[..., None])
-            .mul_(self.rstd[..., None])
-        )
 
     def tables(self, rows: Tensor, scale: float) -> tuple[Tensor, float]:
         """What `scores` needs of the rows (B, R, C). Half-precision rows are not rounded again: scores are scaled."""

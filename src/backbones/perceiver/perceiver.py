@@ -130,7 +130,7 @@ class Perceiver(Backbone):
     def run(self, block: nn.Module, *args: Any) -> Any:
         """Apply a block, with activation checkpointing if it is enabled."""
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, *args, use_reentrant=False)
+            return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)  # no block is random
         return block(*args)
 
     @torch.no_grad()

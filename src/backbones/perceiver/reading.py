@@ -12,7 +12,7 @@ saliency maps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from math import log
 
 import torch
@@ -21,8 +21,8 @@ from torch import Tensor
 from datamodules import ByteArray
 from datamodules.core.positions import outer_sum
 
-from .elements import Elements, chunk_slices, joint_moments, moments
-from .grid_elements import GridElements, grid_factors, leading_axes, outer_moments
+from .elements import EPSILON, Elements, chunk_slices, concat_channels
+from .grid_elements import GridElements, grid_factors, joint_moments, leading_axes, moments, outer_moments
 
 LOG2_E = 1 / log(2)
 KINDS = {"any": Elements, "grid": GridElements}
@@ -80,9 +80,15 @@ def prepare_elements(
     values: Tensor, positions: Tensor, vector: Tensor | None, mask: Tensor | None, plan: ReadPlan
 ) -> Elements:
     """What all cross-attends share: the LayerNorm's statistics and, if the plan stores it, x^. See `Elements`."""
-    parts = [moments(part) for part in (values, positions, vector) if part is not None]
-    elements = Elements(values, positions, vector, mask, *joint_moments(parts), None)
-    return replace(elements, normalised=elements.normalise().to(plan.dtype)) if plan.store else elements
+    made = []
+    for part in chunk_slices(values.shape[1], plan.chunk):
+        x = concat_channels(values[:, part], positions[..., part, :], vector)
+        normalised, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], None, None, EPSILON)
+        made.append(
+            (mean[..., 0], rstd[..., 0], normalised.to(plan.dtype)) if plan.store else (mean[..., 0], rstd[..., 0])
+        )
+    mean, rstd, *normalised = made[0] if len(made) == 1 else (torch.cat(p, dim=1) for p in zip(*made, strict=True))
+    return Elements(values, positions, vector, mask, mean, rstd, normalised[0] if plan.store else None)
 
 
 @torch.no_grad()
@@ -197,7 +203,7 @@ class ReadElements(torch.autograd.Function):
         grads: list[Tensor | None] = []
         for segment, kind in zip(segments_from_flat(ctx.kinds, tuple(flat)), ctx.kinds, strict=True):
             names, first = TENSORS[kind], 3 + len(grads)
-            asked = {name for name, needs in zip(names, ctx.needs_input_grad[first:]) if needs}
+            asked = [name for name, needs in zip(names, ctx.needs_input_grad[first:], strict=False) if needs]
             learned = {name: torch.zeros_like(getattr(segment, name), dtype=read.dtype) for name in asked}
             for part in chunk_slices(len(queries), ctx.sizes[0]):
                 grad_queries[part] += backward_segment(
@@ -246,16 +252,19 @@ def add_learned(
     def of_columns(of_grad: Tensor, of_rows: Tensor) -> Tensor:
         return weights @ of_grad + grad_scores @ of_rows
 
-    mean_g = of_columns(grad.mean(dim=-1, keepdim=True), rows.mean(dim=-1, keepdim=True))
     rstd, mean = elements.rstd[..., None], elements.mean[..., None]
+    mean_g = of_columns(grad.mean(dim=-1, keepdim=True), rows.mean(dim=-1, keepdim=True))
+    slope = along_x.mul_(rstd).div_(rows.shape[-1])  # grad_x = (G - mean_g - (x - mean) slope) rstd
     for name, total in learned.items():
         columns = elements.columns[name]
-        x = (getattr(elements, name) - mean).mul_(rstd)
+        if name == "vector":  # all elements share it, so G is summed over them before it is multiplied
+            of_grad, of_rows = (rstd.transpose(1, 2) @ w for w in (weights, grad_scores))  # (B, 1, R)
+            total += (of_grad @ grad[..., columns] + of_rows @ rows[..., columns]).sum(dim=(0, 1))
+            total += ((mean * slope - mean_g) * rstd).sum() - elements.vector.to(wide) * (slope * rstd).sum()
+            continue
         g = of_columns(grad[..., columns], rows[..., columns])
-        grad_x = (g - mean_g - x.mul_(along_x / rows.shape[-1])).mul_(rstd)
-        if name == "vector":
-            total += grad_x.sum(dim=(0, 1))
-        elif total.dim() == 2:  # positions that all examples share
+        grad_x = (g - mean_g - (getattr(elements, name) - mean).mul_(slope)).mul_(rstd)
+        if total.dim() == 2:  # positions that all examples share
             total[part] += grad_x.sum(dim=0)
         else:
             total[:, part] += grad_x
