@@ -117,8 +117,12 @@ class SelfAttend(nn.Module):
         self.mlp = MLP(dim, widening)
 
     def forward(self, latents: Tensor) -> Tensor:
+        latents = latents + self.attend(latents)
+        return latents + self.mlp(latents)
+
+    def attend(self, latents: Tensor) -> Tensor:
+        """What the attention adds to the latents."""
         split = norm_linear(latents, self.norm, self.query_key_value).unflatten(-1, (3, self.heads, -1))
         query, key, value = split.permute(2, 0, 3, 1, 4)  # each (B, h, N, d)
         read = F.scaled_dot_product_attention(query, key, value)
-        latents = latents + self.out(read.transpose(1, 2).flatten(2))
-        return latents + self.mlp(latents)
+        return self.out(read.transpose(1, 2).flatten(2))

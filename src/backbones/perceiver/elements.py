@@ -105,16 +105,13 @@ class Elements:
 
     def zero_sums(self, rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """What `add` sums over chunks, (..., R)."""
-        return (torch.zeros_like(rows, dtype=dtype).transpose(1, 2),)
+        return (torch.zeros_like(rows.transpose(1, 2), dtype=dtype, memory_format=torch.contiguous_format),)
 
     def add(self, sums: tuple[Tensor, ...], weights: Tensor) -> Tensor:
         """Adds weights' x^ of a chunk to the sums; overwrites the weights. Returns the weights' totals: (B, R)."""
         (read,) = sums
         total = weights.sum(dim=1)
-        if read.dtype == self.normalised.dtype:
-            read.transpose(1, 2).baddbmm_(weights.transpose(1, 2), self.normalised)
-        else:
-            read += torch.bmm(self.normalised.transpose(1, 2), weights.to(self.normalised.dtype))
+        read += torch.bmm(self.normalised.transpose(1, 2), weights.to(self.normalised.dtype))
         return total
 
     def read(self, sums: tuple[Tensor, ...]) -> Tensor:
