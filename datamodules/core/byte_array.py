@@ -85,9 +85,10 @@ class ByteArray:
         """Puts permuted elements on `axes` back into the order of their grid."""
         if self.order is None:
             return self
+        places = torch.arange(self.order.shape[-1], device=self.order.device).expand_as(self.order)
+        back = torch.empty_like(self.order).scatter_(-1, self.order, places)
         positions = grid_features(self.axes, self.grid)  # not moved back: by example they are large
-        grid = replace(self, positions=positions).permute(self.order.argsort(dim=-1))
-        return replace(grid, positions=positions, order=None)
+        return replace(replace(self, positions=positions).permute(back), positions=positions, order=None)
 
     def examples(self, part: slice) -> ByteArray:
         """Only some of the examples."""
