@@ -82,8 +82,8 @@ class ByteArray:
         )
 
     def restore(self) -> ByteArray:
-        """Puts permuted elements on `axes` back into the order of their grid."""
-        if self.order is None:
+        """Puts permuted elements with `axes` back into the order of their grid."""
+        if self.order is None or self.axes is None or self.grid is None:
             return self
         places = torch.arange(self.order.shape[-1], device=self.order.device).expand_as(self.order)
         back = torch.empty_like(self.order).scatter_(-1, self.order, places)

@@ -23,6 +23,7 @@ from datamodules import ByteArray, DataSpec, ModalitySpec
 from datamodules.core.positions import axis_features, fourier_channels, grid_features
 
 from ..backbones import Perceiver
+from ..backbones.perceiver.attention import SelfAttend
 from ..backbones.perceiver.reading import read_elements
 from .measure import alternate, forward_step, peak_bytes, save, training_step
 
@@ -87,8 +88,9 @@ class Shape:
         return [0] + [1] * (self.cross_attends - 1), [0] * self.cross_attends
 
 
-IMAGENET = {"image": ((224, 224), 3)}
-AUDIOSET = {"audio": ((480,), 128), "video": ((16, 28, 28), 384)}
+Modalities = dict[str, tuple[tuple[int, ...], int]]
+IMAGENET: Modalities = {"image": ((224, 224), 3)}
+AUDIOSET: Modalities = {"audio": ((480,), 128), "video": ((16, 28, 28), 384)}
 SHAPES = {
     "small": Shape(32, {"image": ((28, 28), 1)}, 16, 64, 128, 2, 2),
     "audioset": Shape(1, AUDIOSET, 64, 512, 1024, 2, 8, shared=False),
@@ -209,12 +211,13 @@ def make_memory_step(make: Callable[..., tuple[nn.Module, partial[Tensor]]], *ar
 
 def step_parts(shape: Shape) -> dict[str, Callable[[], object]]:
     """The parts of a training step of ours, each as often as in a step, forward and backward; and the whole step."""
-    model, forward = ours(shape)
+    model = make_ours(shape)
+    forward = partial(model, shape.inputs())
     latents = torch.randn(shape.batch, shape.num_latents, shape.latent_dim)
     segments, plan = model.segments(shape.inputs())
     queries = torch.randn(shape.batch, model.rows, model.channels) / model.channels
     blocks = shape.cross_attends * shape.self_attends
-    block = model.transformers[0][0]
+    block = SelfAttend(shape.latent_dim, heads=8, widening=1)
 
     def times(count: int, function: Callable[[Tensor], Tensor], given: Tensor) -> Callable[[], None]:
         def step() -> None:
@@ -232,7 +235,7 @@ def step_parts(shape: Shape) -> dict[str, Callable[[], object]]:
     return {
         "step": lambda: (training_step(forward), optimise()),
         "reads": times(shape.cross_attends, lambda rows: read_elements(rows, segments, plan), queries),
-        "self-attention": times(blocks, lambda x: block.attend(x), latents),
+        "self-attention": times(blocks, block.attend, latents),
         "MLPs": times(blocks + shape.cross_attends, block.mlp, latents),
         "clipping and LAMB": optimise,
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -82,25 +83,29 @@ class Elements:
                 mask=None if self.mask is None else self.mask[:, part],
                 mean=self.mean[:, part],
                 rstd=self.rstd[:, part],
+                normalised=None if self.normalised is None else self.normalised[:, part],
             )
-            x = None if self.normalised is None else self.normalised[:, part]
-            if x is None:
-                x = concat_channels(chunk.values, chunk.positions, self.vector)
-                x = x.sub_(chunk.mean[..., None]).mul_(chunk.rstd[..., None])
-            yield part, replace(chunk, normalised=x.to(dtype))
+            yield part, replace(chunk, normalised=chunk.normalise().to(dtype))
 
-    def tables(self, rows: Tensor, scale: float) -> tuple[Tensor, float]:
+    def normalise(self) -> Tensor:
+        """x^: (B, M, C)."""
+        if self.normalised is not None:
+            return self.normalised
+        x = concat_channels(self.values, self.positions, self.vector)
+        return x.sub_(self.mean[..., None]).mul_(self.rstd[..., None])
+
+    def tables(self, rows: Tensor, scale: float) -> tuple[Any, ...]:
         """What `scores` needs of the rows (B, R, C). Half-precision rows are not rounded again: scores are scaled."""
         if rows.dtype in (torch.float16, torch.bfloat16):
             return rows, scale
         return rows * scale, 1.0
 
-    def scores(self, tables: tuple[Tensor, float], offset: Tensor) -> Tensor:
+    def scores(self, tables: tuple[Any, ...], offset: Tensor) -> Tensor:
         """scale x^ rows' + offset (B, R), of a chunk: (B, m, R)."""
-        rows, scale = tables
+        (rows, scale), x = tables, self.normalise()
         if rows.dtype == offset.dtype:
-            return torch.baddbmm(offset[:, None], self.normalised, rows.transpose(1, 2))
-        scores = torch.bmm(self.normalised, rows.transpose(1, 2)).to(offset.dtype)
+            return torch.baddbmm(offset[:, None], x, rows.transpose(1, 2))
+        scores = torch.bmm(x, rows.transpose(1, 2)).to(offset.dtype)
         return (scores if scale == 1 else scores.mul_(scale)).add_(offset[:, None])
 
     def zero_sums(self, rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
@@ -109,10 +114,9 @@ class Elements:
 
     def add(self, sums: tuple[Tensor, ...], weights: Tensor) -> Tensor:
         """Adds weights' x^ of a chunk to the sums; overwrites the weights. Returns the weights' totals: (B, R)."""
-        (read,) = sums
-        total = weights.sum(dim=1)
-        read += torch.bmm(self.normalised.transpose(1, 2), weights.to(self.normalised.dtype))
-        return total
+        (read,), x = sums, self.normalise()
+        read += torch.bmm(x.transpose(1, 2), weights.to(x.dtype))
+        return weights.sum(dim=1)
 
     def read(self, sums: tuple[Tensor, ...]) -> Tensor:
         """weights' x^ of all chunks: (B, R, C)."""

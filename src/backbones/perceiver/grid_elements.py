@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import reduce
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,7 +83,7 @@ class GridElements:
                 ),
             )
 
-    def tables(self, rows: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    def tables(self, rows: Tensor, scale: float) -> tuple[Any, ...]:
         """What `scores` needs of the rows (B, R, C): the parts (B, Cv + 1, R) that meet each element's own numbers, and
         those that meet its leading (B, L, R) and trailing coordinate (B, W, R)."""
         rows = (rows.to(self.factors.dtype) * scale).transpose(1, 2)
@@ -92,7 +94,7 @@ class GridElements:
             lead = lead + self.vector.to(rows.dtype) @ of_vector[:, None]
         return own, lead, self.trail @ of_positions
 
-    def scores(self, tables: tuple[Tensor, Tensor, Tensor], offset: Tensor) -> Tensor:
+    def scores(self, tables: tuple[Any, ...], offset: Tensor) -> Tensor:
         """scale x^ rows' + offset (B, R), of a chunk: (B, m, R)."""
         own, lead, trail = tables
         height = self.factors.shape[1]
@@ -144,9 +146,9 @@ def joint_moments(parts: list[Moments]) -> tuple[Tensor, Tensor]:
     Nothing is concatenated, and positions that all examples share are looked at once.
     """
     channels = sum(width for width, _, _ in parts)
-    mean = sum((width / channels * own for width, _, own in parts), torch.zeros_like(parts[0][2]))
-    variance = sum((width / channels * (var + (own - mean).square()) for width, var, own in parts), EPSILON)
-    return mean, variance.rsqrt()
+    mean = reduce(torch.add, (width / channels * own for width, _, own in parts))
+    variance = reduce(torch.add, (width / channels * (var + (own - mean).square()) for width, var, own in parts))
+    return mean, (variance + EPSILON).rsqrt()
 
 
 def outer_moments(lead: Tensor, trail: Tensor) -> Moments:

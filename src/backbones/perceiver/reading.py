@@ -94,6 +94,8 @@ def prepare_elements(
 @torch.no_grad()
 def prepare_grid(array: ByteArray, vector: Tensor | None, mask: Tensor | None) -> GridElements:
     """What all cross-attends share of a byte array in the order of its grid, (B, M) masked. See `GridElements`."""
+    if array.axes is None or array.grid is None:
+        raise ValueError("the byte array has no axes")
     values = array.values.to(torch.promote_types(array.values.dtype, torch.float32))
     tables, leading = array.axes.to(values.dtype).split(array.grid), leading_axes(array.grid)
     lead, trail = outer_sum(tables[:leading]), outer_sum(tables[leading:])
@@ -119,7 +121,7 @@ def read_elements(queries: Tensor, segments: list[Segment], plan: ReadPlan) -> T
     return ReadElements.apply(queries, (plan.examples, plan.chunk), kinds, *flat)
 
 
-def attention_weights(queries: Tensor, segments: list[Elements]) -> Tensor:
+def attention_weights(queries: Tensor, segments: list[Segment]) -> Tensor:
     """Attention weights over the elements of all segments: queries (B, h, N, C) to (B, h, N, M)."""
     rows, scores = queries.flatten(1, 2), []
     zero = rows.new_zeros(rows.shape[:2], dtype=torch.promote_types(rows.dtype, torch.float32))
@@ -169,10 +171,10 @@ def merge(reads: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     """The segments' softmaxes as one: the mean read (B, R, C), and log2 of the total (B, R)."""
     highest = torch.stack([own for _, _, own in reads]).amax(dim=0)
     shrinks = [(own - highest).exp2() for _, _, own in reads]
-    total = sum((t * shrink for (_, t, _), shrink in zip(reads, shrinks, strict=True)), torch.zeros_like(highest))
+    total = torch.stack([own * shrink for (_, own, _), shrink in zip(reads, shrinks, strict=True)]).sum(dim=0)
     total = total.where(total > 0, 1)
-    read = sum(r * (shrink / total)[..., None] for (r, _, _), shrink in zip(reads, shrinks, strict=True))
-    return read, highest + total.log2()
+    read = torch.stack([own * shrink[..., None] for (own, _, _), shrink in zip(reads, shrinks, strict=True)]).sum(dim=0)
+    return read / total[..., None], highest + total.log2()
 
 
 class ReadElements(torch.autograd.Function):
@@ -257,7 +259,9 @@ def add_learned(
     slope = along_x.mul_(rstd).div_(rows.shape[-1])  # grad_x = (G - mean_g - (x - mean) slope) rstd
     for name, total in learned.items():
         columns = elements.columns[name]
-        if name == "vector":  # all elements share it, so G is summed over them before it is multiplied
+        if (
+            name == "vector" and elements.vector is not None
+        ):  # all elements share it, so G is summed over them before it is multiplied
             of_grad, of_rows = (rstd.transpose(1, 2) @ w for w in (weights, grad_scores))  # (B, 1, R)
             total += (of_grad @ grad[..., columns] + of_rows @ rows[..., columns]).sum(dim=(0, 1))
             total += ((mean * slope - mean_g) * rstd).sum() - elements.vector.to(wide) * (slope * rstd).sum()
