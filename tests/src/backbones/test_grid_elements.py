@@ -208,9 +208,9 @@ def test_checkpointing_and_a_second_backward_change_nothing(video_spec):
     assert_all_close(outputs_and_gradients(checkpointed, checkpointed, inputs), wanted)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_compiles_as_one_graph_with_the_same_outputs_and_gradients(video_spec, checkpointing):
-    model, inputs = build(video_spec, checkpointing=checkpointing), video_inputs(video_spec)
+def test_compiles_as_one_graph_with_the_same_outputs_and_gradients(video_spec):
+    """One iteration; test_perceiver compiles more of them, with checkpointing."""
+    model, inputs = build(video_spec, cross_attends=1), video_inputs(video_spec)
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
     wanted = outputs_and_gradients(model, model, inputs)
     assert_all_close(outputs_and_gradients(model, compiled, inputs), wanted)
