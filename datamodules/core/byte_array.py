@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .checks import check_range
 from .errors import UserError
+from .positions import grid_features
 
 TaskKind = Literal["single_label", "multi_label", "regression", "detection"]
 ModalityKind = Literal["image", "video", "audio", "spectrogram", "points", "text", "series"]
@@ -26,12 +27,17 @@ class ByteArray:
         grid: shape before flattening, such as (224, 224) or (16, 28, 28); None for sets. After a permutation of the
             elements, a backbone that restores the grid sees the permuted image (table 2).
         mask: (B, M), True for real elements and False for padding; None if all elements are real.
+        axes: (sum(grid), P) if positions are a sum of one table per axis of the grid, whose tables follow one another here:
+            the position of cell (y, x) is axes[y] + axes[grid[0] + x]. None if they are not. See `axis_features`.
+        order: (M,) or (B, M), the cell of the grid that each element was before `permute`; None if no element has moved.
     """
 
     values: Tensor
     positions: Tensor
     grid: tuple[int, ...] | None = None
     mask: Tensor | None = None
+    axes: Tensor | None = None
+    order: Tensor | None = None
 
     def __post_init__(self) -> None:
         batch, elements, _ = self.values.shape
@@ -42,6 +48,10 @@ class ByteArray:
             raise ValueError(f"grid {self.grid} has {prod(self.grid)} elements, values have {elements}")
         if self.mask is not None and self.mask.shape != (batch, elements):
             raise ValueError(f"mask {tuple(self.mask.shape)} does not fit values {tuple(self.values.shape)}")
+        if self.axes is not None and self.axes.shape != (sum(self.grid or ()), self.positions.shape[-1]):
+            raise ValueError(f"axes {tuple(self.axes.shape)} do not fit positions {tuple(self.positions.shape)}")
+        if self.order is not None and self.order.shape not in ((elements,), (batch, elements)):
+            raise ValueError(f"order {tuple(self.order.shape)} does not fit values {tuple(self.values.shape)}")
 
     def concat(self) -> Tensor:
         """Concatenates values and positions: (B, M, C + P)."""
@@ -60,6 +70,7 @@ class ByteArray:
                 values=self.values[:, order],
                 positions=self.positions[..., order, :],
                 mask=None if self.mask is None else self.mask[:, order],
+                order=order if self.order is None else self.order[..., order],
             )
         rows = torch.arange(len(self.values), device=order.device)[:, None]
         own_positions = self.positions.expand(len(self.values), -1, -1)
@@ -68,13 +79,39 @@ class ByteArray:
             values=self.values[rows, order],
             positions=own_positions[rows, order],
             mask=None if self.mask is None else self.mask[rows, order],
+            order=order if self.order is None else self.order.expand(len(self.values), -1)[rows, order],
+        )
+
+    def restore(self) -> ByteArray:
+        """Puts permuted elements with `axes` back into the order of their grid."""
+        if self.order is None or self.axes is None or self.grid is None:
+            return self
+        places = torch.arange(self.order.shape[-1], device=self.order.device).expand_as(self.order)
+        back = torch.empty_like(self.order).scatter_(-1, self.order, places)
+        positions = grid_features(self.axes, self.grid)  # not moved back: by example they are large
+        return replace(replace(self, positions=positions).permute(back), positions=positions, order=None)
+
+    def examples(self, part: slice) -> ByteArray:
+        """Only some of the examples."""
+        return replace(
+            self,
+            values=self.values[part],
+            positions=self.positions[part] if self.positions.dim() == 3 else self.positions,
+            mask=None if self.mask is None else self.mask[part],
+            order=self.order[part] if self.order is not None and self.order.dim() == 2 else self.order,
         )
 
     def to(self, *args, **kwargs) -> ByteArray:
-        """Moves or casts values and positions like `Tensor.to`. The mask moves too but stays bool."""
+        """Moves or casts values and positions like `Tensor.to`. Mask and order move too but keep their dtypes."""
         values = self.values.to(*args, **kwargs)
-        mask = None if self.mask is None else self.mask.to(values.device)
-        return replace(self, values=values, positions=self.positions.to(*args, **kwargs), mask=mask)
+        return replace(
+            self,
+            values=values,
+            positions=self.positions.to(*args, **kwargs),
+            mask=None if self.mask is None else self.mask.to(values.device),
+            axes=None if self.axes is None else self.axes.to(*args, **kwargs),
+            order=None if self.order is None else self.order.to(values.device),
+        )
 
 
 @dataclass(frozen=True)

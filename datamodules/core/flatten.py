@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .byte_array import Batch, ByteArray, ModalityKind, ModalitySpec
-from .positions import fourier_channels, fourier_features, grid_coordinates
+from .positions import axis_features, fourier_channels, grid_features
 
 Permutation = Literal["none", "fixed", "per_example"]
 KIND_OF_AXES: dict[int, ModalityKind] = {2: "image", 3: "video"}
@@ -60,8 +60,8 @@ class GridModality(nn.Module):
             kind=kind or KIND_OF_AXES.get(len(grid), "series"),
             rate=rate,
         )
-        positions = fourier_features(grid_coordinates(grid), bands, list(max_frequency or grid))
-        self.register_buffer("positions", positions.float(), persistent=False)
+        self.register_buffer("axes", axis_features(grid, bands, max_frequency), persistent=False)
+        self.register_buffer("positions", grid_features(self.axes, grid), persistent=False)
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.float32), persistent=False)
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.float32), persistent=False)
 
@@ -79,9 +79,8 @@ class GridModality(nn.Module):
         # (B, g1, p1, g2, p2, ..., C) -> (B, g1, g2, ..., p1, p2, ..., C)
         values = values.reshape(len(raw), *split, self.channels)
         values = values.permute(0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
-        return ByteArray(
-            values.reshape(len(raw), self.spec.elements, self.spec.channels), self.positions, self.spec.grid
-        )
+        values = values.reshape(len(raw), self.spec.elements, self.spec.channels)
+        return ByteArray(values, self.positions, self.spec.grid, axes=self.axes)
 
 
 class Flatten(nn.Module):

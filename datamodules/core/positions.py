@@ -35,3 +35,34 @@ def fourier_channels(axes: int, bands: int) -> int:
     """Number of channels that `fourier_features` returns for this many axes."""
     check_range(0, 2**16, bands=bands)
     return axes * (2 * bands + 1)
+
+
+def axis_features(grid: Sequence[int], bands: int, max_frequency: Sequence[float] | float | None = None) -> Tensor:
+    """Fourier features of a grid along its axes: (sum(grid), P) float32, one row for each coordinate of each axis.
+
+    A channel depends on one axis only, so a row is zero in the channels of the others, and the features of a cell are the
+    sum of one row per axis (`grid_features`). max_frequency is the grid's shape by default: the Nyquist frequencies.
+    """
+    axes = len(grid)
+    tables = []
+    for axis, length in enumerate(grid):
+        coordinates = torch.zeros(length, axes, dtype=torch.float64)
+        coordinates[:, axis] = grid_coordinates((length,))[:, 0]
+        features = fourier_features(coordinates, bands, list(grid) if max_frequency is None else max_frequency)
+        others = [other for other in range(axes) if other != axis]
+        features[:, axes + axes * bands :].unflatten(1, (axes, bands))[:, others] = 0  # cos(0) is 1
+        tables.append(features)
+    return torch.cat(tables).float()
+
+
+def grid_features(axes: Tensor, grid: Sequence[int]) -> Tensor:
+    """The positions of a grid's cells in row-major order, (M, P), from `axis_features`."""
+    return outer_sum(list(axes.split(list(grid))))
+
+
+def outer_sum(tables: Sequence[Tensor]) -> Tensor:
+    """All sums of one row of each table (n_i, P), in row-major order: (n_1 n_2 ..., P)."""
+    total = tables[0]
+    for table in tables[1:]:
+        total = (total[:, None] + table).flatten(0, 1)
+    return total

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..core.byte_array import Batch, ByteArray, ModalitySpec
 from ..core.datamodule import Split
 from ..core.flatten import Flatten
-from ..core.positions import fourier_channels, fourier_features, grid_coordinates
+from ..core.positions import axis_features, fourier_channels, grid_features
 from ..core.random import randint
 
 SCALE = 2.0**15  # int16 to [-1, 1)
@@ -58,15 +58,15 @@ class LogMel(nn.Module):
             kind="spectrogram",
             rate=rate / hop,
         )
-        positions = fourier_features(grid_coordinates(grid), bands, list(grid))
-        self.register_buffer("positions", positions.float(), persistent=False)
+        self.register_buffer("axes", axis_features(grid, bands), persistent=False)
+        self.register_buffer("positions", grid_features(self.axes, grid), persistent=False)
 
     def forward(self, raw: Tensor) -> ByteArray:
         if raw.shape[1:] != (self.samples,):
             raise ValueError(f"expected (B, {self.samples}), got {tuple(raw.shape)}")
         power = self.mel(raw.float() / SCALE).transpose(1, 2)  # (B, frames, mels)
         values = ((power + FLOOR).log() - self.mean) / self.std
-        return ByteArray(values.flatten(1)[..., None], self.positions, self.spec.grid)
+        return ByteArray(values.flatten(1)[..., None], self.positions, self.spec.grid, axes=self.axes)
 
 
 def spec_augment(frames: int, mels: int, widest: tuple[int, int], generator: torch.Generator) -> Tensor:

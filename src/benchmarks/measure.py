@@ -40,9 +40,13 @@ def forward_step(forward: Callable[[], torch.Tensor]) -> None:
         forward()
 
 
-def training_step(forward: partial[torch.Tensor]) -> None:
-    """Forward and backward pass from empty gradients, as in training; `forward` is `partial(model, inputs)`."""
-    forward.func.zero_grad(set_to_none=True)  # type: ignore[attr-defined]
+def training_step(forward: partial[torch.Tensor], hold_gradients: bool = False) -> None:
+    """Forward and backward pass, as in training; `forward` is `partial(model, inputs)`.
+
+    Gradients start empty. For `peak_bytes` they are held and set to zero instead: what a step frees first would hide as
+    much of what it allocates.
+    """
+    forward.func.zero_grad(set_to_none=not hold_gradients)  # type: ignore[attr-defined]
     forward().square().mean().backward()
 
 

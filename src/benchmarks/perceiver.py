@@ -1,4 +1,4 @@
-"""Our Perceiver against the other installed implementations (`pip install .[peers]`), at equal work.
+"""Our Perceiver against the other installed implementations (`pip install .[peers]`), at equal work; parts of its step.
 
 Equal work means the same elements, latents, iterations, heads and widths, MLPs with a widening factor of 1, float32 and no
 dropout. Neither package has options for all of it: the gated MLPs of perceiver-pytorch (widening 4) are replaced by plain
@@ -11,16 +11,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
+from math import prod
 
 import pandas as pd
 import torch
+from timm.optim import Lamb
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, baddbmm_flop
 
-from datamodules import DataSpec, ModalitySpec
+from datamodules import ByteArray, DataSpec, ModalitySpec
+from datamodules.core.positions import axis_features, fourier_channels, grid_features
 
 from ..backbones import Perceiver
+from ..backbones.perceiver.attention import SelfAttend
+from ..backbones.perceiver.reading import read_elements
 from .measure import alternate, forward_step, peak_bytes, save, training_step
+
+GENERAL, PRODUCT = "ours, without axes", "a matrix product"
+PRODUCTS = 4  # products in one timing
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,8 @@ class Shape:
 
     Args:
         batch: examples per batch.
-        modalities: for each modality (elements, channels, position channels).
+        modalities: for each modality its grid and channels.
+        bands: frequencies per axis of the positions' Fourier features.
         num_latents: N.
         latent_dim: D.
         cross_attends: number of iterations.
@@ -38,7 +47,8 @@ class Shape:
     """
 
     batch: int
-    modalities: dict[str, tuple[int, int, int]]
+    modalities: dict[str, tuple[tuple[int, ...], int]]
+    bands: int
     num_latents: int
     latent_dim: int
     cross_attends: int
@@ -47,17 +57,30 @@ class Shape:
 
     @property
     def spec(self) -> DataSpec:
-        modalities = {name: ModalitySpec(c, p, m, None, 1) for name, (m, c, p) in self.modalities.items()}
+        modalities = {
+            name: ModalitySpec(channels, fourier_channels(len(grid), self.bands), prod(grid), grid, len(grid))
+            for name, (grid, channels) in self.modalities.items()
+        }
         return DataSpec(modalities, "single_label", ("any",))
+
+    def inputs(self, separable: bool = True) -> dict[str, ByteArray]:
+        """Random values at Fourier positions, which may be read along the axes of their grids, or not."""
+        arrays = {}
+        for name, (grid, channels) in self.modalities.items():
+            axes = axis_features(grid, self.bands)
+            values = torch.randn(self.batch, prod(grid), channels)
+            arrays[name] = ByteArray(values, grid_features(axes, grid), grid, axes=axes if separable else None)
+        return arrays
 
     @property
     def elements(self) -> int:
-        return sum(m for m, _, _ in self.modalities.values())
+        return sum(modality.elements for modality in self.spec.modalities.values())
 
     @property
     def channels(self) -> int:
         """Channels of the joined byte array, with at least four for the modality vector if there are several."""
-        return max(c + p for _, c, p in self.modalities.values()) + (4 if len(self.modalities) > 1 else 0)
+        widths = [modality.channels + modality.position_channels for modality in self.spec.modalities.values()]
+        return max(widths) + (4 if len(widths) > 1 else 0)
 
     def weight_sets(self) -> tuple[list[int], list[int]]:
         if not self.shared:
@@ -65,24 +88,30 @@ class Shape:
         return [0] + [1] * (self.cross_attends - 1), [0] * self.cross_attends
 
 
-IMAGENET = {"image": (50_176, 3, 258)}
+Modalities = dict[str, tuple[tuple[int, ...], int]]
+IMAGENET: Modalities = {"image": ((224, 224), 3)}
+AUDIOSET: Modalities = {"audio": ((480,), 128), "video": ((16, 28, 28), 384)}
 SHAPES = {
-    "small": Shape(32, {"image": (784, 1, 66)}, 64, 128, 2, 2),
-    "audioset": Shape(1, {"audio": (480, 128, 129), "video": (12_544, 384, 387)}, 512, 1024, 2, 8, shared=False),
-    "imagenet": Shape(1, IMAGENET, 512, 1024, 8, 6),
-    "imagenet_2": Shape(2, IMAGENET, 512, 1024, 8, 6),
+    "small": Shape(32, {"image": ((28, 28), 1)}, 16, 64, 128, 2, 2),
+    "audioset": Shape(1, AUDIOSET, 64, 512, 1024, 2, 8, shared=False),
+    "imagenet": Shape(1, IMAGENET, 64, 512, 1024, 8, 6),
+    "imagenet_2": Shape(2, IMAGENET, 64, 512, 1024, 8, 6),
 }
 
 
-def ours(shape: Shape, checkpointing: bool = False) -> tuple[nn.Module, partial[Tensor]]:
-    """Returns the model and its forward pass on a random input."""
+def make_ours(shape: Shape, checkpointing: bool = False) -> Perceiver:
     torch.manual_seed(0)
     cross, latent = shape.weight_sets()
-    model = Perceiver(
+    return Perceiver(
         shape.spec, shape.num_latents, shape.latent_dim, shape.cross_attends, shape.self_attends,
         cross_weights=cross, latent_weights=latent, checkpointing=checkpointing,
     )  # fmt: skip
-    return model, partial(model, shape.spec.example_inputs(shape.batch))
+
+
+def ours(shape: Shape, checkpointing: bool = False, separable: bool = True) -> tuple[nn.Module, partial[Tensor]]:
+    """Returns the model and its forward pass on a random input."""
+    model = make_ours(shape, checkpointing)
+    return model, partial(model, shape.inputs(separable))
 
 
 def plain_mlp(dim: int) -> nn.Sequential:
@@ -153,35 +182,89 @@ def implementations() -> dict[str, Callable[[Shape], tuple[nn.Module, partial[Te
     return {"ours": ours, **{name: make for name, make in PEERS.items() if find_spec(name)}}
 
 
-def training_flops(shape: Shape) -> int:
-    """FLOPs of a training step: three times those of our forward pass, which never computes keys and values."""
+def defined_flops(shape: Shape) -> int:
+    """FLOPs of a training step by definition: three times those of a forward pass that reads every channel."""
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
-        model, _ = ours(shape)
-        model.requires_grad_(False)(shape.spec.example_inputs(shape.batch, device="meta"))
+        make_ours(shape).requires_grad_(False)(shape.inputs(separable=False))
     return 3 * counter.get_total_flops()
 
 
-def make_training_step(make: Callable[..., tuple[nn.Module, partial[Tensor]]], *args) -> Callable[[], None]:
-    """For `peak_bytes`, which excludes parameters, gradients and input."""
-    return partial(training_step, make(*args)[1])
+def executed_flops(make: Callable[[Shape], tuple[nn.Module, partial[Tensor]]], shape: Shape) -> int:
+    """FLOPs of the matrix products that a training step executes, recomputed ones included, counted without computing."""
+    in_place = {torch.ops.aten.baddbmm_: baddbmm_flop}
+    with torch.device("meta"), FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+        training_step(make(shape)[1])
+    return counter.get_total_flops()
+
+
+def matrix_product(shape: Shape) -> Callable[[], object]:
+    """The largest product of the latents with a weight, four times: what the machine reaches at best at this shape."""
+    rows, dim = shape.batch * shape.num_latents, shape.latent_dim
+    left, right, out = torch.randn(rows, dim), torch.randn(dim, dim), torch.empty(rows, dim)
+    return lambda: [torch.mm(left, right, out=out) for _ in range(PRODUCTS)]
+
+
+def make_memory_step(make: Callable[..., tuple[nn.Module, partial[Tensor]]], *args) -> Callable[[], None]:
+    """For `peak_bytes`, which then excludes parameters, gradients and input."""
+    return partial(training_step, make(*args)[1], hold_gradients=True)
+
+
+def step_parts(shape: Shape) -> dict[str, Callable[[], object]]:
+    """The parts of a training step of ours, each as often as in a step, forward and backward; and the whole step."""
+    model = make_ours(shape)
+    forward = partial(model, shape.inputs())
+    latents = torch.randn(shape.batch, shape.num_latents, shape.latent_dim)
+    segments, plan = model.segments(shape.inputs())
+    queries = torch.randn(shape.batch, model.rows, model.channels) / model.channels
+    blocks = shape.cross_attends * shape.self_attends
+    block = SelfAttend(shape.latent_dim, heads=8, widening=1)
+
+    def times(count: int, function: Callable[[Tensor], Tensor], given: Tensor) -> Callable[[], None]:
+        def step() -> None:
+            for _ in range(count):
+                function(given.requires_grad_()).square().mean().backward()
+
+        return step
+
+    def optimise() -> None:
+        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+
+    training_step(forward)
+    optimizer = Lamb(model.parameters(), lr=1e-6)
+    return {
+        "step": lambda: (training_step(forward), optimise()),
+        "reads": times(shape.cross_attends, lambda rows: read_elements(rows, segments, plan), queries),
+        "self-attention": times(blocks, block.attend, latents),
+        "MLPs": times(blocks + shape.cross_attends, block.mlp, latents),
+        "clipping and LAMB": optimise,
+    }
 
 
 def run(shapes: list[str] | None = None, rounds: int = 3) -> pd.DataFrame:
-    """Median seconds of forward and forward + backward, peak memory, parameters, and ratios to the best peer."""
-    rows = []
+    """Median seconds of forward and forward + backward, peak memory, parameters, and ratios to the best peer.
+
+    A second file has the parts of our training step.
+    """
+    rows: list[dict] = []
+    parts: list[dict] = []
     for name in shapes or SHAPES:
         shape = SHAPES[name]
-        models = {kind: make(shape) for kind, make in implementations().items()}
+        makers = {"ours": ours, GENERAL: partial(ours, separable=False), **implementations()}
+        models = {kind: make(shape) for kind, make in makers.items()}
         seconds = {}
         for part, step in (("forward", forward_step), ("forward_backward", training_step)):
             cases = {kind: partial(step, forward) for kind, (_, forward) in models.items()}
-            seconds[part] = alternate(cases, rounds, f"{name}, {part}")
-        flops = training_flops(shape)
+            seconds[part] = alternate({**cases, PRODUCT: matrix_product(shape)}, rounds, f"{name}, {part}")
+        product = 2 * PRODUCTS * shape.batch * shape.num_latents * shape.latent_dim**2
+        limit = product / min(times[PRODUCT] for times in seconds.values())  # FLOP/s
         parameters = {kind: sum(p.numel() for p in model.parameters()) for kind, (model, _) in models.items()}
         del models, cases
-        memory = {kind: peak_bytes(make_training_step, make, shape) for kind, make in implementations().items()}
-        memory["ours, checkpointed"] = peak_bytes(make_training_step, ours, shape, True)
-        peers = [kind for kind in parameters if kind != "ours"]
+        defined = defined_flops(shape)
+        flops = {kind: executed_flops(make, shape) for kind, make in makers.items()}
+        memory = {kind: peak_bytes(make_memory_step, make, shape) for kind, make in makers.items()}
+        memory["ours, checkpointed"] = peak_bytes(make_memory_step, ours, shape, True)
+        peers = [kind for kind in PEERS if kind in parameters]
         for kind in memory:
             row: dict = {"shape": name, "implementation": kind, "batch": shape.batch, "elements": shape.elements}
             row |= {
@@ -192,11 +275,18 @@ def run(shapes: list[str] | None = None, rounds: int = 3) -> pd.DataFrame:
             row |= {"parameters": parameters.get(kind), "peak_mib": memory[kind] / 2**20}
             row |= {f"{part}_s": times.get(kind) for part, times in seconds.items()}
             if kind in parameters:
-                row["model_gflops_per_s"] = flops / seconds["forward_backward"][kind] / 1e9
+                step = seconds["forward_backward"][kind]
+                row |= {"model_gflops_per_s": defined / step / 1e9, "executed_gflops": flops[kind] / 1e9}
+                row |= {"product_gflops_per_s": limit / 1e9, "share_of_product_limit": flops[kind] / step / limit}
             if peers:
                 row["memory_ratio"] = memory[kind] / min(memory[peer] for peer in peers)
                 if kind in parameters:
                     row |= {f"{part}_ratio": s[kind] / min(s[p] for p in peers) for part, s in seconds.items()}
             rows.append(row)
         save(rows, "perceiver", finished=False)  # large shapes take minutes
+        found = alternate(step_parts(shape), rounds, f"{name}, parts")
+        whole = found.pop("step")
+        found["the rest"] = whole - sum(found.values())  # projections of the cross-attends, preparation of elements
+        parts += [{"shape": name, "part": p, "seconds": s, "share": s / whole} for p, s in found.items()]
+    save(parts, "perceiver_parts")
     return save(rows, "perceiver")

@@ -83,6 +83,7 @@ def side_by_side(name: str, labels: dict[str, str], time_ratio: str, memory_rati
     for shape, label in labels.items():
         cases = {case["implementation"]: case for case in frame[frame["shape"] == shape].to_dict("records")}
         ours, checkpointed = cases.pop("ours"), cases.pop("ours, checkpointed", None)
+        cases.pop("ours, without axes", None)
         best = min(case["forward_backward_s"] for case in cases.values())
         row = [label, seconds(ours["forward_backward_s"]), seconds(best)]
         row += [f"{case[memory_ratio]:.2f}" for case in (ours, checkpointed) if case]

@@ -39,6 +39,10 @@ def make_step(name: str, elements: int) -> Callable[[], None]:
     return partial(training_step, make_forward(name, elements))
 
 
+def make_memory_step(name: str, elements: int) -> Callable[[], None]:
+    return partial(training_step, make_forward(name, elements), hold_gradients=True)
+
+
 def run(rounds: int = 3) -> pd.DataFrame:
     """Seconds and peak memory of forward + backward at every M, with fitted exponents. Also writes a log-log plot."""
     rows: list[dict] = []
@@ -49,7 +53,7 @@ def run(rounds: int = 3) -> pd.DataFrame:
         seconds = alternate({name: make_step(name, elements) for name in names}, rounds, f"M = {elements:,}")
         last = seconds
         for name in names:
-            bytes_ = peak_bytes(make_step, name, elements)
+            bytes_ = peak_bytes(make_memory_step, name, elements)
             rows.append({"model": name, "elements": elements, "step_s": seconds[name], "peak_mib": bytes_ / 2**20})
     frame = pd.DataFrame(rows)
     for name, column in ((n, c) for n in frame["model"].unique() for c in ("step_s", "peak_mib")):

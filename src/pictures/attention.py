@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from datamodules import ByteArray
 
 from .permuted import original_indices, unpermute
 from .samples import Samples, wrap_caption
@@ -33,7 +30,7 @@ def relative_attention(backbone: Any, samples: Samples, sample: int) -> dict[str
         For each modality (I, N, M): iterations, latents and elements in the order of the grid. Over all modalities the mean
         of a latent is 1.
     """
-    inputs = {name: select_example(array, sample) for name, array in samples.batch.inputs.items()}
+    inputs = {name: array.examples(slice(sample, sample + 1)) for name, array in samples.batch.inputs.items()}
     maps = backbone.attention_maps(inputs, range(getattr(backbone, "reads", 1)))
     elements = sum(array.values.shape[1] for array in inputs.values())
     relative = {}
@@ -41,17 +38,6 @@ def relative_attention(backbone: Any, samples: Samples, sample: int) -> dict[str
         weights = maps[name].mean(dim=2).flatten(3)  # (1, I, N, M)
         relative[name] = unpermute(weights, original_indices(array))[0].cpu().numpy() * elements
     return relative
-
-
-def select_example(array: ByteArray, sample: int) -> ByteArray:
-    """A byte array with a single example."""
-    rows = slice(sample, sample + 1)
-    return replace(
-        array,
-        values=array.values[rows],
-        positions=array.positions[rows] if array.positions.dim() == 3 else array.positions,
-        mask=None if array.mask is None else array.mask[rows],
-    )
 
 
 def select_diverse(maps: np.ndarray, count: int) -> list[int]:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .fused_linear import gelu_linear, norm_linear
-from .reading import Elements, read_elements
+from .reading import ReadPlan, Segment, read_elements
 
 
 class MLP(nn.Module):
@@ -50,16 +50,16 @@ class CrossAttend(nn.Module):
         self.out = nn.Linear(width, latent_dim)
         self.mlp = MLP(latent_dim, widening)
 
-    def forward(self, latents: Tensor, segments: list[Elements], chunk: int) -> Tensor:
+    def forward(self, latents: Tensor, segments: list[Segment], plan: ReadPlan) -> Tensor:
         """Attend to all elements and apply the MLP.
 
         Args:
             latents: (B, N, D).
             segments: the elements of all modalities, prepared once for all cross-attends.
-            chunk: number of elements to process at a time.
+            plan: how they are processed.
         """
         queries = self.project_queries(latents)
-        read = read_elements(queries.flatten(1, 2), segments, chunk).unflatten(1, queries.shape[1:3])
+        read = read_elements(queries.flatten(1, 2), segments, plan).unflatten(1, queries.shape[1:3])
         latents = latents + self.project_outputs(read)
         return latents + self.mlp(latents)
 
@@ -117,8 +117,12 @@ class SelfAttend(nn.Module):
         self.mlp = MLP(dim, widening)
 
     def forward(self, latents: Tensor) -> Tensor:
+        latents = latents + self.attend(latents)
+        return latents + self.mlp(latents)
+
+    def attend(self, latents: Tensor) -> Tensor:
+        """What the attention adds to the latents."""
         split = norm_linear(latents, self.norm, self.query_key_value).unflatten(-1, (3, self.heads, -1))
         query, key, value = split.permute(2, 0, 3, 1, 4)  # each (B, h, N, d)
         read = F.scaled_dot_product_attention(query, key, value)
-        latents = latents + self.out(read.transpose(1, 2).flatten(2))
-        return latents + self.mlp(latents)
+        return self.out(read.transpose(1, 2).flatten(2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -14,7 +15,7 @@ from datamodules.core.checks import check_counts, check_range
 
 from ..base import Backbone
 from .attention import CrossAttend, SelfAttend
-from .reading import Elements, ReadPlan, attention_weights, plan_read, prepare_elements
+from .reading import ReadPlan, Segment, attention_weights, is_separable, plan_read, prepare_elements, prepare_grid
 
 DEEPEST = 1000  # blocks
 LEARNED_POSITION_CHANNELS = 128  # appendix D
@@ -106,11 +107,11 @@ class Perceiver(Backbone):
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
         """Byte arrays of the data spec's modalities to latents (B, N, D)."""
-        segments, chunk = self.segments(inputs)
+        segments, plan = self.segments(inputs)
         latents = self.latents.expand(len(segments[0].values), -1, -1)
         for cross_attend, transformer in self.iterations():
             if cross_attend is not None:
-                latents = self.run(cross_attend, latents, segments, chunk)
+                latents = self.run(cross_attend, latents, segments, plan)
             for self_attend in transformer or ():
                 latents = self.run(self_attend, latents)
         return latents
@@ -136,7 +137,7 @@ class Perceiver(Backbone):
     def run(self, block: nn.Module, *args: Any) -> Any:
         """Apply a block, with activation checkpointing if it is enabled."""
         if self.checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, *args, use_reentrant=False)
+            return checkpoint(block, *args, use_reentrant=False, preserve_rng_state=False)  # no block is random
         return block(*args)
 
     @torch.no_grad()
@@ -151,13 +152,14 @@ class Perceiver(Backbone):
             For each modality (B, iterations, heads, N, *grid), or (..., M) for sets. Over all modalities a latent's
             weights add up to 1.
         """
-        segments, chunk = self.segments(inputs)
+        given = {name: replace(array, axes=None) for name, array in inputs.items()}  # elements stay where they are
+        segments, plan = self.segments(given)
         latents = self.latents.expand(len(segments[0].values), -1, -1)
         queries: list[Tensor] = []
         for cross_attend, transformer in self.iterations():
             if cross_attend is not None:
                 queries.append(cross_attend.project_queries(latents))
-                latents = cross_attend(latents, segments, chunk)
+                latents = cross_attend(latents, segments, plan)
             latents = latents if transformer is None else transformer(latents)
         weights = torch.stack([attention_weights(queries[i % len(queries)], segments) for i in iterations], dim=1)
         parts = weights.split([s.values.shape[1] for s in segments], dim=-1)
@@ -167,18 +169,21 @@ class Perceiver(Backbone):
             for name, part, grid in zip(self.modalities, parts, grids, strict=True)
         }
 
-    def segments(self, inputs: dict[str, ByteArray]) -> tuple[list[Elements], int]:
-        """The elements of all modalities, prepared for all cross-attends, and how many to process at a time."""
+    def segments(self, inputs: dict[str, ByteArray]) -> tuple[list[Segment], ReadPlan]:
+        """The elements of all modalities, prepared for all cross-attends, and how they are processed."""
         first = next(iter(inputs.values())).values
         plan = plan_read(len(first), self.num_elements, self.rows, self.channels, first.dtype, first.device)
-        return [self.elements(name, inputs[name], plan) for name in self.modalities], plan.chunk
+        return [self.elements(name, inputs[name], plan) for name in self.modalities], plan
 
-    def elements(self, name: str, byte_array: ByteArray, plan: ReadPlan) -> Elements:
+    def elements(self, name: str, array: ByteArray, plan: ReadPlan) -> Segment:
         """A modality's elements: values, positions (the byte array's or learned) and, with several modalities, the
         learned vector that pads each modality to the same width (section 4.2)."""
-        positions = self.positions[name] if name in self.positions else byte_array.positions
         vector = self.modality_vectors[name] if name in self.modality_vectors else None
-        return prepare_elements(byte_array.values, positions, vector, self.mask_of(name, byte_array), plan)
+        if name not in self.positions and is_separable(array):
+            array = array.restore()  # attention does not depend on the order
+            return prepare_grid(array, vector, self.mask_of(name, array))
+        positions = self.positions[name] if name in self.positions else array.positions
+        return prepare_elements(array.values, positions, vector, self.mask_of(name, array), plan)
 
     def mask_of(self, name: str, byte_array: ByteArray) -> Tensor | None:
         """The byte array's mask, combined with modality dropout during training."""

@@ -1,9 +1,8 @@
 """Exact attention of few queries to many elements without storing keys, values or the N x M scores.
 
-An element is x = (values, positions, modality vector), normalised by a LayerNorm without affine map: x^ = (x - mean) / std.
-x^ is both key and value (see CrossAttend). It is assembled for one chunk of elements at a time, so that it stays in the
-cache. The softmax is accumulated over chunks (Milakov & Gimelshein 2018), and the backward pass recomputes the chunks and
-their scores. Beyond the batch itself, only mean and std are stored for all elements.
+The normalised elements x^ are both key and value (see CrossAttend). They are read chunk by chunk (see `elements` and
+`grid_elements`). The softmax is accumulated over chunks (Milakov & Gimelshein 2018) and over modalities, and the backward
+pass recomputes the chunks and their scores. Scores are kept to base 2: 2^x takes a third of the time of e^x on a CPU.
 
 The values are data and usually need no gradient. Learned positions and the modality vector need only some columns of it:
 with G the gradient of x^, the backward pass of the LayerNorm uses, for each element, these columns of G, mean(G) and
@@ -13,52 +12,22 @@ saliency maps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from math import log
 
 import torch
 from torch import Tensor
 
-EPSILON = 1e-5
+from datamodules import ByteArray
+from datamodules.core.positions import outer_sum
 
+from .elements import EPSILON, Elements, chunk_slices, concat_channels
+from .grid_elements import GridElements, grid_factors, joint_moments, leading_axes, moments, outer_moments
 
-def concat_channels(values: Tensor, positions: Tensor, vector: Tensor | None, part: slice) -> Tensor:
-    """x of the elements in `part`: values (B, M, Cv), positions (M, P) or (B, M, P) and vector (U,) to (B, m, C)."""
-    values = values[:, part]
-    parts = [values, positions[..., part, :].to(values.dtype).expand(len(values), -1, -1)]
-    if vector is not None:
-        parts.append(vector.to(values.dtype).expand(*values.shape[:2], -1))
-    return torch.cat(parts, dim=-1)
-
-
-@dataclass(frozen=True)
-class Elements:
-    """The elements of one modality, prepared for attention.
-
-    Attributes:
-        values: (B, M, Cv).
-        positions: (M, P) or (B, M, P).
-        vector: the modality vector (U,) or None.
-        mask: (B, M), True where an element is real, or None.
-        mean: (B, M, 1), of the LayerNorm over all C channels.
-        rstd: (B, M, 1), one over the LayerNorm's standard deviation.
-        normalised: x^ (B, M, C) if it is stored for all cross-attends, else None.
-    """
-
-    values: Tensor
-    positions: Tensor
-    vector: Tensor | None
-    mask: Tensor | None
-    mean: Tensor
-    rstd: Tensor
-    normalised: Tensor | None
-
-    def normalised_chunk(self, part: slice, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-        """x^ (B, m, C) and mask (B, m) of the elements in `part`."""
-        mask = None if self.mask is None else self.mask[:, part]
-        if self.normalised is not None:
-            return self.normalised[:, part], mask
-        x = concat_channels(self.values, self.positions, self.vector, part)
-        return x.sub_(self.mean[:, part]).mul_(self.rstd[:, part]).to(dtype), mask
+LOG2_E = 1 / log(2)
+KINDS = {"any": Elements, "grid": GridElements}
+TENSORS = {kind: [f.name for f in fields(elements) if f.name != "start"] for kind, elements in KINDS.items()}
+Segment = Elements | GridElements
 
 
 @dataclass(frozen=True)
@@ -66,11 +35,13 @@ class ReadPlan:
     """How elements are processed.
 
     Attributes:
+        examples: number of examples at a time.
         chunk: number of elements at a time.
-        store: whether x^ is stored for all cross-attends or recomputed in each.
+        store: whether x^ is stored for all cross-attends or recomputed in each, where it is needed.
         dtype: of x^.
     """
 
+    examples: int
     chunk: int
     store: bool
     dtype: torch.dtype
@@ -79,7 +50,7 @@ class ReadPlan:
 def plan_read(
     batch: int, elements: int, rows: int, channels: int, dtype: torch.dtype, device: torch.device
 ) -> ReadPlan:
-    """Choose the chunk and whether to store x^. Measured on 2 CPU cores (Xeon, 2 MiB of L2 each).
+    """Choose the chunks and whether to store x^. Measured on 2 CPU cores (2 MiB of L2 each).
 
     A chunk has about 2^19 scores: at the ImageNet shape, forward + backward took 10.7 s with 2^18 and 2^19, and 11.1 to
     11.6 s with 2^20 and 2^22; at small shapes (B=32, M=784, N=64) there was no difference. Recomputing x^ in each of
@@ -87,99 +58,140 @@ def plan_read(
     """
     if device.type != "meta" and torch.is_autocast_enabled(device.type):
         dtype = torch.get_autocast_dtype(device.type)
-    return ReadPlan(chunk=max(256, 2**19 // (batch * rows)), store=elements * channels <= 2**24, dtype=dtype)
+    examples = min(batch, max(1, 2**19 // (rows * elements)))
+    return ReadPlan(examples, max(256, 2**19 // (examples * rows)), elements * channels <= 2**24, dtype)
 
 
-def chunk_slices(count: int, chunk: int) -> list[slice]:
-    """Slices that split `count` elements into equal parts of at most `chunk`."""
-    size = -(-count // -(-count // chunk))
-    return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+def is_separable(array: ByteArray) -> bool:
+    """Whether elements are read along the axes of their grid, the one place that decides it.
+
+    Their positions must be a sum over two axes or more. On a CPU this costs a pair as much as some 20 channels more than the
+    values: equal at 28 x 28 with 18 channels of positions and at 4 x 7 x 7 with 64 of values, twice as fast with 66. On a
+    GPU the general products stay until one kernel does both: every chunk would pass through memory several times.
+    """
+    if array.axes is None or len(array.grid or ()) < 2 or array.values.device.type == "cuda":
+        return False
+    _, elements, channels = array.values.shape
+    return elements >= 256 and array.axes.shape[-1] >= 24 + channels / 4
 
 
 @torch.no_grad()
 def prepare_elements(
     values: Tensor, positions: Tensor, vector: Tensor | None, mask: Tensor | None, plan: ReadPlan
 ) -> Elements:
-    """Compute the LayerNorm's statistics and, if the plan stores it, x^. ReadElements computes the gradients."""
+    """What all cross-attends share: the LayerNorm's statistics and, if the plan stores it, x^. See `Elements`."""
     made = []
     for part in chunk_slices(values.shape[1], plan.chunk):
-        x = concat_channels(values, positions, vector, part)
+        x = concat_channels(values[:, part], positions[..., part, :], vector)
         normalised, mean, rstd = torch.native_layer_norm(x, x.shape[-1:], None, None, EPSILON)
-        made.append((mean, rstd, normalised.to(plan.dtype)) if plan.store else (mean, rstd))
+        made.append(
+            (mean[..., 0], rstd[..., 0], normalised.to(plan.dtype)) if plan.store else (mean[..., 0], rstd[..., 0])
+        )
     mean, rstd, *normalised = made[0] if len(made) == 1 else (torch.cat(p, dim=1) for p in zip(*made, strict=True))
     return Elements(values, positions, vector, mask, mean, rstd, normalised[0] if plan.store else None)
 
 
-def read_elements(queries: Tensor, segments: list[Elements], chunk: int) -> Tensor:
+@torch.no_grad()
+def prepare_grid(array: ByteArray, vector: Tensor | None, mask: Tensor | None) -> GridElements:
+    """What all cross-attends share of a byte array in the order of its grid, (B, M) masked. See `GridElements`."""
+    if array.axes is None or array.grid is None:
+        raise ValueError("the byte array has no axes")
+    values = array.values.to(torch.promote_types(array.values.dtype, torch.float32))
+    tables, leading = array.axes.to(values.dtype).split(array.grid), leading_axes(array.grid)
+    lead, trail = outer_sum(tables[:leading]), outer_sum(tables[leading:])
+    parts = [moments(values), outer_moments(lead, trail)] + ([] if vector is None else [moments(vector)])
+    mean, rstd = joint_moments(parts)
+    factors = grid_factors(values, mean, rstd, len(lead))
+    return GridElements(array.values, vector, mask, mean, rstd, lead, trail, factors)
+
+
+def read_elements(queries: Tensor, segments: list[Segment], plan: ReadPlan) -> Tensor:
     """softmax(queries x^') x^ over the elements of all segments.
 
     Args:
         queries: (B, R, C), rows of all heads, scaled.
         segments: the elements of all modalities.
-        chunk: number of elements to process at a time.
+        plan: how many examples and elements to process at a time.
 
     Returns:
         (B, R, C); zeros for a row whose elements are all masked.
     """
-    flat = [t for s in segments for t in (s.values, s.positions, s.vector, s.mask, s.mean, s.rstd, s.normalised)]
-    return ReadElements.apply(queries, chunk, *flat)
+    kinds = tuple("grid" if isinstance(segment, GridElements) else "any" for segment in segments)
+    flat = [getattr(s, name) for s, kind in zip(segments, kinds, strict=True) for name in TENSORS[kind]]
+    return ReadElements.apply(queries, (plan.examples, plan.chunk), kinds, *flat)
 
 
-def attention_weights(queries: Tensor, segments: list[Elements]) -> Tensor:
+def attention_weights(queries: Tensor, segments: list[Segment]) -> Tensor:
     """Attention weights over the elements of all segments: queries (B, h, N, C) to (B, h, N, M)."""
-    scores = []
-    for elements in segments:
-        scores.append(attention_scores(queries.flatten(1, 2), *elements.normalised_chunk(slice(None), queries.dtype)))
-    return torch.cat(scores, dim=-1).softmax(dim=-1).unflatten(1, queries.shape[1:3])
+    rows, scores = queries.flatten(1, 2), []
+    zero = rows.new_zeros(rows.shape[:2], dtype=torch.promote_types(rows.dtype, torch.float32))
+    for segment in segments:
+        for _, chunk in segment.chunks(segment.values.shape[1], rows.dtype):
+            scores.append(mask_chunk(chunk.scores(chunk.tables(rows, 1.0), zero), chunk.mask, float("-inf")))
+    return torch.cat(scores, dim=1).softmax(dim=1).transpose(1, 2).unflatten(1, queries.shape[1:3])
 
 
-TENSORS_PER_SEGMENT = 7  # tensors of one Elements
-
-
-def elements_from_flat(flat: tuple) -> list[Elements]:
+def segments_from_flat(kinds: tuple[str, ...], flat: tuple) -> list[Segment]:
     """Rebuild the segments from the flat list of their tensors that an autograd function takes."""
-    return [Elements(*flat[i : i + TENSORS_PER_SEGMENT]) for i in range(0, len(flat), TENSORS_PER_SEGMENT)]
+    segments, at = [], 0
+    for kind in kinds:
+        count = len(TENSORS[kind])
+        segments.append(KINDS[kind](*flat[at : at + count]))
+        at += count
+    return segments
 
 
-def attention_scores(queries: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-    """queries x^' in at least float32, -inf where masked: (B, R, m)."""
-    scores = torch.bmm(queries, x.transpose(1, 2))
-    if scores.dtype in (torch.float16, torch.bfloat16):
-        scores = scores.float()
-    return scores if mask is None else scores.masked_fill_(~mask[:, None], float("-inf"))
+def mask_chunk(scores: Tensor, mask: Tensor | None, value: float) -> Tensor:
+    """Fills scores (B, m, R) where mask (B, m) is False, in place."""
+    return scores if mask is None else scores.masked_fill_(~mask[..., None], value)
+
+
+def read_segment(segment: Segment, rows: Tensor, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+    """One segment: the read (B, R, C) and the total (B, R) of weights 2^(score - highest), and highest (B, R)."""
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    highest = rows.new_full(rows.shape[:2], float("-inf"), dtype=wide)
+    zero, total = torch.zeros_like(highest), torch.zeros_like(highest)
+    sums = segment.zero_sums(rows, wide)
+    tables = segment.tables(rows, LOG2_E)
+    for _, elements in segment.chunks(chunk, rows.dtype):
+        scores = mask_chunk(elements.scores(tables, zero), elements.mask, float("-inf"))
+        higher = torch.maximum(highest, scores.amax(dim=1))
+        if elements.mask is not None:
+            higher = higher.clamp(min=torch.finfo(wide).min)  # keeps differences finite if all are masked
+        weights = scores.sub_(higher[:, None]).exp2_()
+        shrink = (highest - higher).exp2_()
+        for kept in sums:
+            kept.mul_(shrink[:, None])
+        total = total.mul_(shrink).add_(elements.add(sums, weights))
+        highest = higher
+    return segment.read(sums), total, highest
+
+
+def merge(reads: list[tuple[Tensor, Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The segments' softmaxes as one: the mean read (B, R, C), and log2 of the total (B, R)."""
+    highest = torch.stack([own for _, _, own in reads]).amax(dim=0)
+    shrinks = [(own - highest).exp2() for _, _, own in reads]
+    total = torch.stack([own * shrink for (_, own, _), shrink in zip(reads, shrinks, strict=True)]).sum(dim=0)
+    total = total.where(total > 0, 1)
+    read = torch.stack([own * shrink[..., None] for (own, _, _), shrink in zip(reads, shrinks, strict=True)]).sum(dim=0)
+    return read / total[..., None], highest + total.log2()
 
 
 class ReadElements(torch.autograd.Function):
     """Chunked attention with recomputation; see the module's docstring."""
 
     @staticmethod
-    def forward(ctx, queries: Tensor, chunk: int, *flat) -> Tensor:
-        batch, rows, channels = queries.shape
-        wide = torch.promote_types(queries.dtype, torch.float32)
-        highest = queries.new_full((batch, rows, 1), float("-inf"), dtype=wide)
-        total = queries.new_zeros((batch, rows, 1), dtype=wide)
-        read = queries.new_zeros((batch, rows, channels), dtype=wide)
-        for elements in elements_from_flat(flat):
-            for part in chunk_slices(elements.values.shape[1], chunk):
-                x, mask = elements.normalised_chunk(part, queries.dtype)
-                scores = attention_scores(queries, x, mask)
-                higher = torch.maximum(highest, scores.amax(dim=-1, keepdim=True))
-                if mask is not None:
-                    higher = higher.clamp(min=torch.finfo(wide).min)  # keeps differences finite if all are masked
-                weights = scores.sub_(higher).exp_()
-                shrink = (highest - higher).exp_()
-                total = total.mul_(shrink).add_(weights.sum(dim=-1, keepdim=True))
-                read = read.mul_(shrink)
-                if wide == queries.dtype:
-                    read = torch.baddbmm(read, weights, x)
-                else:
-                    read += torch.bmm(weights.to(queries.dtype), x)
-                highest = higher
-        seen = total > 0
-        total = total.where(seen, 1)
-        read = read / total
-        ctx.chunk, ctx.wide = chunk, wide
-        ctx.save_for_backward(queries, read, highest + total.log(), *flat)
+    def forward(ctx, queries: Tensor, sizes: tuple[int, int], kinds: tuple[str, ...], *flat) -> Tensor:
+        segments = segments_from_flat(kinds, flat)
+        found = []
+        device = queries.device.type
+        with torch.autocast("cpu" if device == "meta" else device, enabled=False):  # there is none for meta
+            for part in chunk_slices(len(queries), sizes[0]):
+                reads = [read_segment(segment.examples(part), queries[part], sizes[1]) for segment in segments]
+                found.append(merge(reads))
+        read, log_total = (torch.cat(parts) for parts in zip(*found, strict=True))
+        ctx.sizes, ctx.kinds = sizes, kinds
+        ctx.save_for_backward(queries, read, log_total, *flat)
         # a copy, because torch.compile returns zero gradients for an output that is also saved
         return read.to(queries.dtype, copy=True)
 
@@ -187,53 +199,76 @@ class ReadElements(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad: Tensor):
         queries, read, log_total, *flat = ctx.saved_tensors
-        chunk, wide, channels = ctx.chunk, ctx.wide, queries.shape[-1]
         grad = grad.to(queries.dtype)
-        inner = (grad.to(wide) * read).sum(dim=-1, keepdim=True)
-        grad_queries = torch.zeros_like(queries, dtype=wide)
-        grads: list[Tensor | None] = [None] * len(flat)
-        for number, elements in enumerate(elements_from_flat(tuple(flat))):
-            first = 2 + number * TENSORS_PER_SEGMENT  # argument index of this segment's tensors
-            needs_values, needs_positions, needs_vector = ctx.needs_input_grad[first : first + 3]
-            grad_values = torch.zeros_like(elements.values, dtype=wide) if needs_values else elements.values
-            grad_positions = torch.zeros_like(elements.positions, dtype=wide)
-            width = 0 if elements.vector is None else len(elements.vector)
-            grad_vector = queries.new_zeros(width, dtype=wide)
-            ends = elements.values.shape[-1], elements.values.shape[-1] + elements.positions.shape[-1]
-            first_learned = 0 if needs_values else ends[0] if needs_positions else ends[1]
-            for part in chunk_slices(elements.values.shape[1], chunk):
-                x, mask = elements.normalised_chunk(part, queries.dtype)
-                scores = attention_scores(queries, x, mask)
-                weights = (scores - log_total).exp_()
-                grad_weights = torch.bmm(grad, x.transpose(1, 2)).to(wide)
-                grad_scores = (grad_weights - inner).mul_(weights)
-                if wide == queries.dtype:
-                    grad_queries = torch.baddbmm(grad_queries, grad_scores, x)
-                else:
-                    grad_queries += torch.bmm(grad_scores.to(queries.dtype), x)
-                if not (needs_values or needs_positions or needs_vector):
-                    continue
-                # from G = weights' grad + grad_scores' queries: mean(G x^), mean(G) and the learned columns
-                if mask is not None:
-                    scores = scores.masked_fill_(~mask[:, None], 0)
-                along_x = scores.mul_(grad_scores).addcmul_(weights, grad_weights).sum(dim=1)[..., None] / channels
-                columns = slice(first_learned, channels)
-                sides = torch.cat([grad.sum(-1, keepdim=True) / channels, grad[..., columns]], dim=-1).to(wide)
-                query_sides = torch.cat([queries.sum(-1, keepdim=True) / channels, queries[..., columns]], dim=-1).to(
-                    wide
-                )
-                g = torch.bmm(weights.transpose(1, 2), sides)
-                g = g.baddbmm_(grad_scores.transpose(1, 2), query_sides)
-                grad_x = (g[..., 1:] - g[..., :1] - x[..., columns] * along_x) * elements.rstd[:, part]
-                if needs_vector:
-                    grad_vector += grad_x[..., grad_x.shape[-1] - width :].sum(dim=(0, 1))
-                if needs_values:
-                    grad_values[:, part] = grad_x[..., : ends[0]]
-                if needs_positions:
-                    of_positions = grad_x[..., ends[0] - first_learned : ends[1] - first_learned]
-                    shared = elements.positions.dim() == 2
-                    grad_positions[..., part, :] += of_positions.sum(dim=0) if shared else of_positions
-            grads[number * TENSORS_PER_SEGMENT] = grad_values if needs_values else None
-            grads[number * TENSORS_PER_SEGMENT + 1] = grad_positions if needs_positions else None
-            grads[number * TENSORS_PER_SEGMENT + 2] = grad_vector if needs_vector else None
-        return grad_queries.to(queries.dtype), None, *grads
+        inner = (grad.to(read.dtype) * read).sum(dim=-1)
+        grad_queries = torch.zeros_like(read)
+        grads: list[Tensor | None] = []
+        for segment, kind in zip(segments_from_flat(ctx.kinds, tuple(flat)), ctx.kinds, strict=True):
+            names, first = TENSORS[kind], 3 + len(grads)
+            asked = [name for name, needs in zip(names, ctx.needs_input_grad[first:], strict=False) if needs]
+            learned = {name: torch.zeros_like(getattr(segment, name), dtype=read.dtype) for name in asked}
+            for part in chunk_slices(len(queries), ctx.sizes[0]):
+                grad_queries[part] += backward_segment(
+                    segment.examples(part), queries[part], grad[part], log_total[part], inner[part], ctx.sizes[1],
+                    {name: g[part] if g.dim() == 3 else g for name, g in learned.items()},
+                )  # fmt: skip
+            grads += [learned.get(name) for name in names]
+        return grad_queries.to(queries.dtype), None, None, *grads
+
+
+def backward_segment(
+    segment: Segment,
+    rows: Tensor,
+    grad: Tensor,
+    log_total: Tensor,
+    inner: Tensor,
+    chunk: int,
+    learned: dict[str, Tensor],
+) -> Tensor:
+    """The gradient of the rows (B, R, C) through one segment; adds those of learned tensors to `learned`."""
+    sums = segment.zero_sums(rows, log_total.dtype)
+    tables, grad_tables = segment.tables(rows, LOG2_E), segment.tables(grad, 1.0)
+    for part, elements in segment.chunks(chunk, rows.dtype):
+        scores = elements.scores(tables, -log_total)
+        # only the learned tensors need the scores again
+        weights = mask_chunk(scores.exp2() if learned else scores.exp2_(), elements.mask, 0.0)
+        grad_scores = elements.scores(grad_tables, -inner).mul_(weights)
+        if learned:
+            add_learned(learned, part, elements, rows, grad, scores, weights, grad_scores, log_total, inner)
+        elements.add(sums, grad_scores)
+    return segment.read(sums)
+
+
+def add_learned(
+    learned: dict[str, Tensor], part: slice, elements: Segment, rows: Tensor, grad: Tensor, scores: Tensor, weights: Tensor,
+    grad_scores: Tensor, log_total: Tensor, inner: Tensor,
+) -> None:  # fmt: skip
+    """Adds a chunk's gradients of values, positions or the modality vector: G = weights grad + grad_scores rows, then the
+    backward pass of the LayerNorm. Scores and weights are (B, m, R), the scores log2 of the weights."""
+    wide = scores.dtype
+    rows, grad = rows.to(wide), grad.to(wide)
+    # sum over rows of the natural score x grad_score + weight x (its gradient, grad_score / weight + inner)
+    plus_one = (scores + log_total[:, None]).mul_(1 / LOG2_E).add_(1)
+    along_x = plus_one.mul_(grad_scores).addcmul_(weights, inner[:, None]).sum(dim=2, keepdim=True)
+
+    def of_columns(of_grad: Tensor, of_rows: Tensor) -> Tensor:
+        return weights @ of_grad + grad_scores @ of_rows
+
+    rstd, mean = elements.rstd[..., None], elements.mean[..., None]
+    mean_g = of_columns(grad.mean(dim=-1, keepdim=True), rows.mean(dim=-1, keepdim=True))
+    slope = along_x.mul_(rstd).div_(rows.shape[-1])  # grad_x = (G - mean_g - (x - mean) slope) rstd
+    for name, total in learned.items():
+        columns = elements.columns[name]
+        if (
+            name == "vector" and elements.vector is not None
+        ):  # all elements share it, so G is summed over them before it is multiplied
+            of_grad, of_rows = (rstd.transpose(1, 2) @ w for w in (weights, grad_scores))  # (B, 1, R)
+            total += (of_grad @ grad[..., columns] + of_rows @ rows[..., columns]).sum(dim=(0, 1))
+            total += ((mean * slope - mean_g) * rstd).sum() - elements.vector.to(wide) * (slope * rstd).sum()
+            continue
+        g = of_columns(grad[..., columns], rows[..., columns])
+        grad_x = (g - mean_g - (getattr(elements, name) - mean).mul_(slope)).mul_(rstd)
+        if total.dim() == 2:  # positions that all examples share
+            total[part] += grad_x.sum(dim=0)
+        else:
+            total[:, part] += grad_x

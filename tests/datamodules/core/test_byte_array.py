@@ -1,12 +1,14 @@
 """ByteArray and DataSpec: what belongs together stays together, and what does not fit is refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 
 from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
+from datamodules.core.positions import axis_features, grid_features
 
 B, M, C, P = 3, 12, 2, 5
 
@@ -65,6 +67,57 @@ def test_permute_keeps_the_grid_and_shares_positions_only_where_the_order_is_sha
     assert make().permute(orders(each=True)).grid == make().grid
     assert make().permute(orders(each=False)).positions.shape == (M, P)
     assert make().permute(orders(each=True)).positions.shape == (B, M, P)
+
+
+def make_separable() -> ByteArray:
+    axes = axis_features((3, 4), 1)
+    return replace(make(), positions=grid_features(axes, (3, 4)), axes=axes)
+
+
+@pytest.mark.parametrize("each", [True, False])
+def test_restore_undoes_permutations_one_after_the_other(each):
+    array = make_separable()
+    moved = array.permute(orders(each)).permute(orders(True)).permute(orders(each))
+    restored = moved.restore()
+    assert restored.order is None
+    assert restored.positions.dim() == 2
+    for found, wanted in (
+        (restored.values, array.values),
+        (restored.mask, array.mask),
+        (restored.positions, array.positions),
+    ):
+        assert torch.equal(found, wanted)
+    assert array.restore() is array
+
+
+def test_the_order_tells_where_every_element_was():
+    array = make_separable()
+    moved = array.permute(orders(False)).permute(orders(True))
+    for example in range(B):
+        assert torch.equal(moved.values[example], array.values[example, moved.order[example]])
+        assert torch.equal(moved.positions[example], array.positions[moved.order[example]])
+
+
+@pytest.mark.parametrize("each", [True, False])
+def test_examples_are_selected_with_their_positions_mask_and_order(each):
+    moved = make_separable().permute(orders(each))
+    part = moved.examples(slice(1, 2))
+    assert rows(part, 0) == rows(moved, 1)
+    assert torch.equal(part.restore().values[0], make().values[1])
+
+
+def test_axes_are_cast_and_the_order_stays_an_index():
+    array = make_separable().permute(orders(True)).to(torch.float64)
+    assert array.axes.dtype == torch.float64
+    assert array.order.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"axes": torch.zeros(7, P + 1)}, {"axes": torch.zeros(8, P)}, {"order": torch.arange(M + 1)}]
+)
+def test_axes_and_orders_that_do_not_fit_are_refused(wrong):
+    with pytest.raises(ValueError, match="fit"):
+        replace(make(), **wrong)
 
 
 def test_to_casts_values_and_positions_and_leaves_the_mask_bool():

@@ -53,6 +53,24 @@ def test_positions_are_shared_and_never_copied():
     assert first.positions.data_ptr() == second.positions.data_ptr() == modality.positions.data_ptr()
 
 
+@pytest.mark.parametrize("permutation", ["none", "fixed", "per_example"])
+def test_a_backbone_learns_that_positions_are_a_sum_over_the_axes_and_how_to_undo_a_permutation(permutation):
+    raw = torch.randint(0, 256, (2, 6, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    plain, modality = (GridModality((6, 8), 1, bands=2, patch=(1, 2)) for _ in range(2))
+    flatten = Flatten({"image": modality}, permutation)
+    compact = {
+        "image": raw,
+        "target": None,
+        "key": ["a", "b"],
+        "weight": torch.ones(2),
+        "order_seed": torch.tensor([3, 4]),
+    }
+    array = flatten(compact).inputs["image"].restore()
+    assert torch.equal(array.values, plain(raw).values)
+    lead, trail = array.axes.split(array.grid)
+    assert torch.equal(array.positions, (lead[:, None] + trail).flatten(0, 1))
+
+
 @pytest.mark.parametrize("wrong", [(2, 4, 5), (2, 4, 4, 2), (2, 16), (4, 4), (2, 4, 4, 1, 1)])
 def test_wrong_shape_is_refused_and_says_what_was_expected(wrong):
     with pytest.raises(ValueError, match=r"expected \(B, 4, 4, 1\), got"):

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from datamodules import GridModality
-from datamodules.core.positions import fourier_channels, fourier_features, grid_coordinates
+from datamodules.core.positions import (
+    axis_features,
+    fourier_channels,
+    fourier_features,
+    grid_coordinates,
+    grid_features,
+)
 
 GRIDS = [(7,), (4, 5), (3, 2, 4), (2, 3, 2, 3)]
 
@@ -37,6 +43,15 @@ def test_features_equal_the_formula(grid):
     assert features.dtype == torch.float64
     assert features.shape[-1] == fourier_channels(len(grid), 6)
     torch.testing.assert_close(features, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("nyquist", [True, False])
+def test_the_features_of_a_cell_are_the_sum_of_one_row_per_axis(grid, nyquist):
+    rates = list(grid) if nyquist else [10.0 + axis for axis in range(len(grid))]
+    axes = axis_features(grid, 6, None if nyquist else rates)
+    assert axes.shape == (sum(grid), fourier_channels(len(grid), 6))
+    assert torch.equal(grid_features(axes, grid), fourier_features(grid_coordinates(grid), 6, rates).float())
 
 
 def test_wrong_number_of_frequencies_is_refused():

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.backbones.perceiver.reading import Elements, ReadPlan, chunk_slices, plan_read, prepare_elements, read_elements
+from src.backbones.perceiver.elements import Elements, chunk_slices
+from src.backbones.perceiver.reading import ReadPlan, plan_read, prepare_elements, read_elements
 
 CHANNELS, ROWS, BATCH = 12, 6, 3
 
@@ -35,7 +36,7 @@ def textbook(queries: Tensor, modalities: list[tuple]) -> Tensor:
 
 
 def read(queries: Tensor, modalities: list[tuple], plan: ReadPlan) -> Tensor:
-    return read_elements(queries, [prepare_elements(*given, plan) for given in modalities], plan.chunk)
+    return read_elements(queries, [prepare_elements(*given, plan) for given in modalities], plan)
 
 
 @pytest.mark.parametrize("learned_positions", [False, True])
@@ -45,7 +46,7 @@ def test_reading_equals_the_textbook_for_every_chunk_with_all_gradients(chunk, s
     modalities, learned = two_modalities(learned_positions)
     queries = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64, requires_grad=True)
     wanted = textbook(queries, modalities)
-    found = read(queries, modalities, ReadPlan(chunk, store, torch.float64))
+    found = read(queries, modalities, ReadPlan(BATCH, chunk, store, torch.float64))
     weight = torch.randn_like(wanted)
     gradients = [torch.autograd.grad((out * weight).sum(), [queries, *learned]) for out in (wanted, found)]
     assert (found - wanted).abs().max() < 1e-12
@@ -58,7 +59,7 @@ def test_values_that_ask_for_gradients_get_the_textbooks(learned_positions):
     modalities, learned = two_modalities(learned_positions)
     values = [given[0].requires_grad_() for given in modalities]
     queries = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64)
-    outs = textbook(queries, modalities), read(queries, modalities, ReadPlan(4, True, torch.float64))
+    outs = textbook(queries, modalities), read(queries, modalities, ReadPlan(BATCH, 4, True, torch.float64))
     weight = torch.randn_like(outs[0])
     gradients = [torch.autograd.grad((out * weight).sum(), [*values, *learned]) for out in outs]
     for a, b in zip(*gradients, strict=True):
@@ -69,7 +70,7 @@ def test_a_row_without_any_element_reads_zeros_and_gives_finite_gradients():
     (values, positions, vector, _), _ = two_modalities(False)[0]
     queries = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64, requires_grad=True)
     nothing = torch.zeros(BATCH, 10, dtype=torch.bool)
-    found = read(queries, [(values, positions, vector, nothing)], ReadPlan(4, False, torch.float64))
+    found = read(queries, [(values, positions, vector, nothing)], ReadPlan(BATCH, 4, False, torch.float64))
     assert torch.equal(found, torch.zeros_like(found))
     found.sum().backward()
     assert queries.grad.isfinite().all()
@@ -81,7 +82,7 @@ def test_float32_is_within_1e_5_of_float64():
     queries = torch.randn(BATCH, ROWS, CHANNELS, dtype=torch.float64)
     wanted = textbook(queries, modalities)
     single = [tuple(t if t is None or t.dtype == torch.bool else t.float() for t in given) for given in modalities]
-    found = read(queries.float(), single, ReadPlan(4, False, torch.float32))
+    found = read(queries.float(), single, ReadPlan(BATCH, 4, False, torch.float32))
     assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
 
@@ -96,7 +97,7 @@ def test_half_precision_at_imagenets_length_is_within_its_rounding_of_float64(dt
     for kind in (torch.float64, dtype):
         query = queries.to(dtype).to(kind).requires_grad_()
         given = [(values.to(torch.promote_types(kind, torch.float32)), positions.double(), None, None)]
-        out = read(query, given, ReadPlan(4096, False, kind))
+        out = read(query, given, ReadPlan(BATCH, 4096, False, kind))
         (gradient,) = torch.autograd.grad((out.float() * weight).sum(), query)
         assert out.dtype == kind
         found[kind] = (out.double(), gradient.double())
@@ -108,11 +109,11 @@ def test_half_precision_at_imagenets_length_is_within_its_rounding_of_float64(dt
 def test_nothing_of_the_elements_size_is_kept_for_the_backward_pass_where_they_are_not_stored():
     values, positions = torch.randn(1, 4096, 3), torch.randn(4096, 61)
     queries = torch.randn(1, ROWS, 64, requires_grad=True)
-    plan = ReadPlan(256, False, torch.float32)
+    plan = ReadPlan(BATCH, 256, False, torch.float32)
     segments: list[Elements] = [prepare_elements(values, positions, None, None, plan)]
     kept: list[Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        read_elements(queries, segments, plan.chunk)
+        read_elements(queries, segments, plan)
     given = {t.data_ptr() for t in (values, positions)}
     new = [t for t in kept if t.data_ptr() not in given]
     assert sum(t.numel() for t in new) < 3 * 4096 + 4 * queries.numel()
