@@ -15,7 +15,7 @@ pass recomputes them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -51,23 +51,24 @@ def frequencies(rows: Axis, block: int) -> int:
     return (block + before + after + 1) // 2
 
 
-def multiply_adds(queries: Tensor, table: Tensor, values: Tensor, block: int) -> int:
-    """Multiply-adds of the forward pass."""
+def multiply_adds(queries: Sequence[int], table: Sequence[int], values: Sequence[int], block: int) -> int:
+    """Multiply-adds of the forward pass, from the shapes of its arguments."""
     rows, columns = axes_of(queries, table, values)
-    heads, (depth, intra) = queries.shape[3], values.shape[3:]
+    (batch, _, _, heads, key_depth), (depth, intra) = queries, values[3:]
     parts = 2 * frequencies(rows, block)  # real and imaginary
     blocks = -(-rows.queries // block)
-    lambdas = len(queries) * len(table) * depth
+    lambdas = batch * key_depth * depth
     pairs = sum(max(0, last - first) for first, last in map(columns.in_scope, range(columns.queries)))
-    transforms = len(queries) * depth * intra * columns.context * blocks * parts * rows.context
-    transforms += len(table) * intra * columns.table * parts * 2 * rows.table
+    transforms = batch * depth * intra * columns.context * blocks * parts * rows.context
+    transforms += key_depth * intra * columns.table * parts * 2 * rows.table
     products = 2 * lambdas * intra * pairs * blocks * parts
     inverse = lambdas * columns.queries * blocks * block * parts
     return transforms + products + inverse + lambdas * heads * rows.queries * columns.queries
 
 
-def axes_of(queries: Tensor, table: Tensor, values: Tensor) -> list[Axis]:
-    return [Axis(queries.shape[i], values.shape[i], table.shape[i + 1]) for i in (1, 2)]
+def axes_of(queries: Sequence[int], table: Sequence[int], values: Sequence[int]) -> list[Axis]:
+    """Rows and columns, from shapes."""
+    return [Axis(queries[i], values[i], table[i + 1]) for i in (1, 2)]
 
 
 class Transform(NamedTuple):
@@ -119,7 +120,7 @@ class Columns:
     """
 
     def __init__(self, block: int, queries: Tensor, table: Tensor, values: Tensor) -> None:
-        self.rows, self.columns = axes_of(queries, table, values)
+        self.rows, self.columns = axes_of(queries.shape, table.shape, values.shape)
         self.transform = make_transform(self.rows, block, values.dtype, values.device)
         self.blocks, self.frequencies = self.transform.context.shape[:2]
         self.shape = (len(table), len(values), values.shape[3])  # k, b, v of a lambda
@@ -219,7 +220,7 @@ def backward(block: int, grad: Tensor, queries: Tensor, table: Tensor, values: T
 
 def parts_of_batch(block: int, queries: Tensor, table: Tensor, values: Tensor) -> list[slice]:
     """As many examples at a time as have MAX_LAMBDAS transformed lambdas in a column."""
-    rows, batch = axes_of(queries, table, values)[0], len(values)
+    rows, batch = axes_of(queries.shape, table.shape, values.shape)[0], len(values)
     of_example = -(-rows.queries // block) * 2 * frequencies(rows, block) * len(table) * values.shape[3]
     size = max(1, MAX_LAMBDAS // of_example)
     return [slice(start, min(start + size, batch)) for start in range(0, batch, size)]
