@@ -154,4 +154,5 @@ def normalise(norm: nn.BatchNorm2d, x: Tensor, real: Tensor | None) -> Tensor:
             return x.masked_scatter(real[..., None], normalise(norm, found[None], None))
         x = x.masked_fill(~real[..., None], 0)
     # as a picture with the channels last, which is the fast layout
-    return norm(x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).reshape(x.shape)
+    picture = x.contiguous().view(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
+    return norm(picture).permute(0, 2, 3, 1).reshape(x.shape)
