@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from datamodules import UserError
 
+from .masked_norm import normalise, rows
 from .position_lambda import position_lambdas
 
 
@@ -85,7 +86,8 @@ class LambdaLayer(nn.Module):
         Args:
             queries: (B, dim, *grid).
             context: (B, context_dim, *context_grid), the elements to summarise. Default: the queries.
-            mask: (B, *context_grid), True for real elements of the context.
+            mask: (B, *context_grid), True for real elements of the context. What the others hold changes nothing, batch
+                statistics included.
 
         Returns:
             (B, dim_out, *grid), with the channels last in memory.
@@ -130,29 +132,3 @@ class LambdaLayer(nn.Module):
             if len(found) != axes or any(length > limit for length, limit in zip(found, largest, strict=True)):
                 expected = f"grids up to {self.grid}" if self.grid else f"grids with {axes} axes"
                 raise UserError(f"LambdaLayer was built for {expected} but got {found}: build it for that grid")
-
-
-def rows(x: Tensor) -> Tensor:
-    """(B, C, *grid) to (B, n, C): a view, if the channels are last in memory."""
-    return x.flatten(2).transpose(1, 2)
-
-
-def normalise(norm: nn.BatchNorm2d, x: Tensor, real: Tensor | None) -> Tensor:
-    """Normalises channels with statistics over all real elements of a batch.
-
-    Args:
-        norm: for C channels.
-        x: (B, n, C).
-        real: (B, n), True for real elements; None if all are.
-
-    Returns:
-        (B, n, C).
-    """
-    if real is not None and norm.training:
-        found = x[real]
-        if len(found) > 1:  # otherwise there are no statistics
-            return x.masked_scatter(real[..., None], normalise(norm, found[None], None))
-        x = x.masked_fill(~real[..., None], 0)
-    # as a picture with the channels last, which is the fast layout
-    picture = x.contiguous().view(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
-    return norm(picture).permute(0, 2, 3, 1).reshape(x.shape)
