@@ -86,8 +86,8 @@ def make_transform(axis: Axis, block: int, dtype: torch.dtype, device: torch.dev
     def basis(indices: Tensor) -> Tensor:
         """Cosine and sine of every frequency at the given indices: (f, 2, *indices). Frequency 0 has no sine; its place
         takes the cosine of the highest frequency, which has none either."""
-        steps = torch.arange(count)
-        turns = torch.tensordot(steps[:, None], indices[None], 1) % (2 * count)
+        steps = torch.arange(count).view(-1, *[1] * indices.dim())
+        turns = steps * indices % (2 * count)
         angles = turns.double() * (math.pi / count)
         waves = torch.stack([angles.cos(), angles.sin()], dim=1)
         waves[0, 1] = 1 - 2 * (indices % 2)

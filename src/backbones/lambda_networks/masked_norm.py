@@ -43,8 +43,8 @@ def normalise_real(norm: _BatchNorm, x: Tensor, real: Tensor) -> Tensor:
         with torch.no_grad():
             norm.num_batches_tracked += 1
             momentum = 1 / norm.num_batches_tracked if norm.momentum is None else norm.momentum
-            weight = (found > 0) * momentum  # a batch without elements says nothing
+            weight = (found > 0).to(norm.running_mean.dtype) * momentum  # a batch without elements says nothing
             unbiased = variance * (count / (count - 1).clamp(min=1))
             for running, new in ((norm.running_mean, mean), (norm.running_var, unbiased)):
-                running.lerp_(new.to(running.dtype), weight.to(running.dtype))
+                running.lerp_(new.to(running.dtype), weight)
     return (centred * ((variance + norm.eps).rsqrt() * norm.weight) + norm.bias).to(x.dtype)

@@ -5,6 +5,7 @@ from math import prod
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from src.backbones.lambda_networks import lambdas_first, position_lambda, scores_first
 from src.backbones.lambda_networks.position_lambda import position_lambdas
@@ -114,3 +115,34 @@ def test_nothing_of_the_scores_size_is_kept_for_the_backward_pass():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         position_lambdas(queries, table, values)
     assert max(kept) < 3 * max(t.numel() for t in (queries, table, values))
+
+
+def flops(queries, table, values) -> int:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        position_lambdas(*(torch.empty(shape) for shape in (queries, table, values)))
+    return counter.get_total_flops()
+
+
+def test_flops_are_those_of_the_pairs_in_scope_and_grow_with_it():
+    found = []
+    for r in (1, 3, 7, 23, 55):
+        pairs = int(embeddings_of(torch.ones(1, 1, r, r), (10, 12), (10, 12)).sum())
+        found.append(flops((2, 10, 12, 3, 4), (4, 2, r, r), (2, 10, 12, 5, 2)))
+        assert found[-1] == 2 * 2 * 4 * 5 * (2 * pairs + 3 * 120)
+    assert found == sorted(found)
+    assert found[-1] == 2 * 2 * 4 * 5 * (2 * 120 * 120 + 3 * 120)  # all pairs
+
+
+@pytest.mark.parametrize("order", [scores_first, lambdas_first])
+@pytest.mark.parametrize("r", [3, 15])
+def test_executed_multiply_adds_are_those_that_run(order, r):
+    given = [x.detach() for x in made((12, 10), (12, 10), (r, r))]
+    shapes = [tuple(x.shape) for x in given]
+    if order is scores_first:
+        plan = Tiling((12, 10), (12, 10), (r, r), (4, 5))
+        expected = scores_first.multiply_adds(shapes[0], shapes[2], plan)
+    else:
+        plan, expected = 6, lambdas_first.multiply_adds(*shapes, 6)
+    with FlopCounterMode(display=False) as counter:
+        order.forward(plan, *given)
+    assert counter.get_total_flops() == 2 * expected
