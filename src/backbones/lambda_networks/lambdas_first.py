@@ -173,9 +173,9 @@ class Columns:
         return by_rows.view(len(by_rows), -1, self.intra, *self.shape[1:]).permute(3, 0, 1, 4, 2)
 
 
-def column(x: Tensor, number: int) -> Tensor:
-    """(b, Y, X, ?, ?) to (b Y, ?, ?)."""
-    return x[:, :, number].flatten(0, 1)
+def by_column(x: Tensor) -> tuple[Tensor, ...]:
+    """(b, Y, X, ?, ?) to X views (b Y, ?, ?)."""
+    return x.flatten(0, 1).unbind(1)
 
 
 def forward(block: int, queries: Tensor, table: Tensor, values: Tensor) -> Tensor:
@@ -193,9 +193,9 @@ def forward(block: int, queries: Tensor, table: Tensor, values: Tensor) -> Tenso
     output = queries.new_zeros(*queries.shape[:4], values.shape[3])
     for part in parts_of_batch(block, queries, table, values):
         columns = Columns(block, queries[part], table, values[part])
+        qs, outputs = by_column(queries[part]), by_column(output[part])
         for x, in_context, in_table in columns:
-            y = torch.bmm(column(queries[part], x), columns.lambdas(in_context, in_table))
-            output[part, :, x] = y.view(output[part, :, x].shape)
+            outputs[x].copy_(torch.bmm(qs[x], columns.lambdas(in_context, in_table)))
     return output
 
 
@@ -205,14 +205,15 @@ def backward(block: int, grad: Tensor, queries: Tensor, table: Tensor, values: T
     for part in parts_of_batch(block, queries, table, values):
         columns = Columns(block, queries[part], table, values[part])
         grad_table_hat, grad_values_hat = map(torch.zeros_like, (columns.table_hat, columns.values_hat))
+        qs, grad_qs, grad_ys = by_column(queries[part]), by_column(grad_queries[part]), by_column(grad[part])
         for x, in_context, in_table in columns:
-            grad_y, lambdas = column(grad[part], x), columns.lambdas(in_context, in_table)
-            grad_q = torch.bmm(grad_y, lambdas.transpose(1, 2))
-            grad_queries[part, :, x] = grad_q.view(grad_queries[part, :, x].shape)
-            grad_hat = columns.transpose_lambdas(torch.bmm(column(queries[part], x).transpose(1, 2), grad_y))
+            lambdas = columns.lambdas(in_context, in_table)
+            grad_qs[x].copy_(torch.bmm(grad_ys[x], lambdas.transpose(1, 2)))
+            grad_hat = columns.transpose_lambdas(torch.bmm(qs[x].transpose(1, 2), grad_ys[x]))
             box = grad_values_hat[:, in_context]
             box += torch.bmm(columns.table_hat[..., in_table].transpose(1, 2), grad_hat).view(box.shape)
-            grad_table_hat[..., in_table] += torch.bmm(grad_hat, columns.context(in_context).transpose(1, 2))
+            box = grad_table_hat[..., in_table]
+            box += torch.bmm(grad_hat, columns.context(in_context).transpose(1, 2))
         grad_table += columns.table_gradient(grad_table_hat)
         grad_values[part] = columns.values_gradient(grad_values_hat)
     return grad_queries, grad_table, grad_values
