@@ -156,6 +156,15 @@ def test_a_context_that_is_masked_whole_gives_zeros_and_finite_gradients():
     assert all(p.grad.isfinite().all() for p in layer.parameters())
 
 
+@pytest.mark.parametrize("options", [{"grid": (4, 3)}, {"scope": (3, 3)}, {}])
+def test_the_memory_format_of_the_input_changes_nothing_and_the_output_has_its_channels_last(options):
+    layer = build(**options)
+    x = torch.randn(2, 6, 4, 3, dtype=torch.float64)
+    first, last = (layer(x.to(memory_format=f)) for f in (torch.contiguous_format, torch.channels_last))
+    torch.testing.assert_close(first, last, rtol=1e-12, atol=1e-12)
+    assert first.is_contiguous(memory_format=torch.channels_last)
+
+
 def padded(x: Tensor, mask: Tensor, filling: float) -> Tensor:
     return x.masked_fill(~mask[:, None], filling)
 
