@@ -241,10 +241,13 @@ def one_image(backbone: str, data_spec: DataSpec) -> tuple[str, ModalitySpec]:
 
 
 def to_image(byte_array: ByteArray, positions: bool) -> Tensor:
-    """Reshapes a byte array on a 2-D grid to (B, C, H, W); `positions` appends the positional features to the channels."""
+    """Reshapes a byte array on a 2-D grid to (B, C, H, W) with the channels last in memory, also if there is only one.
+
+    `positions` appends the positional features to the channels.
+    """
     elements = byte_array.concat() if positions else byte_array.values
     if byte_array.grid is None:
         raise UserError(
             "this backbone needs elements on a grid, but the byte array is a set: use Perceiver or LambdaNet"
         )
-    return elements.transpose(1, 2).unflatten(2, byte_array.grid)
+    return elements.unflatten(1, byte_array.grid).movedim(-1, 1)

@@ -10,16 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import matplotlib
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from datamodules import DataSpec, ModalitySpec
 
 from ..backbones import EfficientNet, LambdaLayer, LambdaResNet, ResNet
+from ..backbones.lambda_networks.position_lambda import executed_flops
 from .measure import RESULTS, alternate, forward_step, peak_bytes, save, training_step
 from .self_attention import AxialAttention, GlobalAttention, LocalAttention
 
@@ -107,11 +109,17 @@ def map_gib(layer: str, batch: int = 128, heads: int = 8) -> float | None:
     return numbers[layer] * 4 / 2**30 if layer in numbers else None
 
 
-def multiply_adds(layer: nn.Module, x: Tensor) -> float:
-    """Millions of multiply-adds executed for one example."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        layer(x[:1])
-    return counter.get_total_flops() / 2e6
+def multiply_adds(model: nn.Module, inputs: Any, examples: int) -> dict[str, float]:
+    """Millions of multiply-adds per example of a forward pass: of the definition of the layers, and executed on a CPU."""
+    counted = {}
+    for name, formulas in (
+        ("mega_multiply_adds", {}),
+        ("executed", {torch.ops.bytebench.position_lambdas: executed_flops}),
+    ):
+        with FlopCounterMode(display=False, custom_mapping=formulas) as counter, torch.no_grad():
+            model(inputs)
+        counted[name] = counter.get_total_flops() / 2e6 / examples
+    return {"mega_multiply_adds": counted["mega_multiply_adds"], "executed_mega_multiply_adds": counted["executed"]}
 
 
 def run_layers(rounds: int) -> pd.DataFrame:
@@ -134,7 +142,7 @@ def run_layers(rounds: int) -> pd.DataFrame:
                     "batch": BATCH,
                     "dtype": "float32",
                     "parameters": sum(p.numel() for p in layer.parameters()),
-                    "mega_multiply_adds": multiply_adds(layer, x),
+                    **multiply_adds(layer, x, BATCH),
                     "paper_gib_batch_128": map_gib(name),
                     "peak_mib": peak_bytes(make_named_step, name, channels, side) / 2**20,
                     "forward_s": seconds[0][name],
@@ -199,11 +207,12 @@ def time_networks(cases: dict[str, tuple[Callable[[], nn.Module], int]], batch: 
             "batch": batch,
             "dtype": "float32",
             "parameters": sum(p.numel() for p in model.parameters()),
+            **multiply_adds(model, inputs, batch),
             "forward_s": seconds[0][name],
             "forward_backward_s": seconds[1][name],
             "train_images_per_s": batch / seconds[1][name],
         }
-        for name, (model, _) in models.items()
+        for name, (model, inputs) in models.items()
     ]
 
 

@@ -87,6 +87,10 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
             normalised = getattr(self, name, nn.Identity())(normalised)
         return normalised
 
+    def sum_over_ranks(self, x: Tensor) -> Tensor:
+        """For statistics that another module computes, over the real elements of a mask."""
+        return all_reduce(x)
+
     def normalise(self, x: Tensor) -> Tensor:
         """Normalises with mean and variance over the elements of all ranks, and updates the running statistics."""
         reduced = [0, *range(2, x.dim())]

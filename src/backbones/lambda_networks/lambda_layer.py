@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from datamodules import UserError
 from datamodules.core.checks import check_counts
 
-from .position_lambda import apply_position_lambdas
+from .masked_norm import normalise, rows
+from .position_lambda import position_lambdas
 
 
 class LambdaLayer(nn.Module):
@@ -67,8 +69,8 @@ class LambdaLayer(nn.Module):
         self.to_queries = nn.Parameter(torch.randn(h * k, dim) * (k * dim) ** -0.5)
         self.to_keys = nn.Parameter(torch.randn(k * u, context_dim) * context_dim**-0.5)
         self.to_values = nn.Parameter(torch.randn(v * u, context_dim) * context_dim**-0.5)
-        self.norm_queries = nn.BatchNorm1d(h * k)
-        self.norm_values = nn.BatchNorm1d(v * u)
+        self.norm_queries = nn.BatchNorm2d(h * k)
+        self.norm_values = nn.BatchNorm2d(v * u)
         table = [2 * length - 1 for length in grid] if grid is not None else scope
         if embeddings is not None and (table is None or embeddings.shape != (k, u, *table)):
             raise UserError(
@@ -87,10 +89,11 @@ class LambdaLayer(nn.Module):
         Args:
             queries: (B, dim, *grid).
             context: (B, context_dim, *context_grid), the elements to summarise. Default: the queries.
-            mask: (B, *context_grid), True for real elements of the context.
+            mask: (B, *context_grid), True for real elements of the context. What the others hold changes nothing, batch
+                statistics included.
 
         Returns:
-            (B, dim_out, *grid).
+            (B, dim_out, *grid), with the channels last in memory.
 
         Raises:
             UserError: a grid is larger than the one that the layer was built for.
@@ -98,28 +101,30 @@ class LambdaLayer(nn.Module):
         h, k, u, v = self.heads, self.key_depth, self.intra_depth, self.value_depth
         grid, context_grid = queries.shape[2:], (queries if context is None else context).shape[2:]
         self.check_grids(tuple(grid), tuple(context_grid))
+        real = None if mask is None else mask.flatten(1)
         if context is None:
             weights = torch.cat([self.to_queries, self.to_keys, self.to_values])
-            q, keys, values = project(weights, queries).split([h * k, k * u, v * u], dim=1)
+            q, keys, values = F.linear(rows(queries), weights).split([h * k, k * u, v * u], dim=-1)
         else:
-            q = project(self.to_queries, queries)
-            keys, values = project(torch.cat([self.to_keys, self.to_values]), context).split([k * u, v * u], dim=1)
-        q, values = self.norm_queries(q), self.norm_values(values)
-        if mask is not None:
-            real = mask.flatten(1)[:, None]
-            keys = keys.masked_fill(~real, torch.finfo(keys.dtype).min)  # finite, since a whole context may be masked
-            values = values * real
+            q = F.linear(rows(queries), self.to_queries)
+            keys, values = F.linear(rows(context), torch.cat([self.to_keys, self.to_values])).split([k * u, v * u], -1)
+        q = normalise(self.norm_queries, q, real if context is None else None)
+        values = normalise(self.norm_values, values, real)
+        if real is not None:
+            keys = keys.masked_fill(~real[..., None], torch.finfo(keys.dtype).min)  # finite: all may be masked
+            values = values.masked_fill(~real[..., None], 0)
         # float32 at least: half precision cannot hold the small weights of a long softmax
-        keys = keys.softmax(dim=-1, dtype=torch.promote_types(keys.dtype, torch.float32)).to(values.dtype)
-        values = values.unflatten(1, (v, u))
-        content = torch.bmm(keys.unflatten(1, (k, u)).flatten(2), values.flatten(2).transpose(1, 2))  # (B, k, v)
-        q = q.unflatten(1, (h, k))
-        y = torch.matmul(content.transpose(1, 2)[:, None], q)  # (B, h, v, n)
-        if self.embeddings is not None:
+        keys = keys.softmax(dim=1, dtype=torch.promote_types(keys.dtype, torch.float32)).to(values.dtype)
+        values, keys = values.unflatten(-1, (v, u)), keys.unflatten(-1, (k, u))  # (B, m, v, u), (B, m, k, u)
+        content = torch.bmm(keys.permute(0, 2, 3, 1).flatten(2), values.permute(0, 3, 1, 2).flatten(1, 2))  # (B, k, v)
+        by_head = q.view(len(q), -1, k)  # (B, n h, k)
+        if self.embeddings is None:
+            y = torch.bmm(by_head, content)
+        else:
             table = self.embeddings.to(q.dtype)
-            positions = apply_position_lambdas(q.unflatten(-1, grid), table, values.unflatten(-1, context_grid))
-            y += positions.flatten(3)
-        return y.reshape(len(y), h * v, *grid)
+            positions = position_lambdas(q.view(len(q), *grid, h, k), table, values.unflatten(1, context_grid))
+            y = torch.baddbmm(positions.view(len(q), -1, v), by_head, content)
+        return y.view(len(q), *grid, h * v).movedim(-1, 1)
 
     def check_grids(self, grid: tuple[int, ...], context_grid: tuple[int, ...]) -> None:
         if self.embeddings is None:
@@ -130,8 +135,3 @@ class LambdaLayer(nn.Module):
             if len(found) != axes or any(length > limit for length, limit in zip(found, largest, strict=True)):
                 expected = f"grids up to {self.grid}" if self.grid else f"grids with {axes} axes"
                 raise UserError(f"LambdaLayer was built for {expected} but got {found}: build it for that grid")
-
-
-def project(weight: Tensor, x: Tensor) -> Tensor:
-    """Multiplies the channels of x (B, C, *grid) by the weight (O, C): (B, O, n)."""
-    return torch.bmm(weight.expand(len(x), -1, -1), x.flatten(2))

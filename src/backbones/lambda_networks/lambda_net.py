@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import ceil
 from typing import Any
 
@@ -15,6 +15,7 @@ from datamodules.core.checks import check_counts, check_range
 
 from ..base import Backbone
 from .lambda_layer import LambdaLayer
+from .masked_norm import normalise, rows
 
 DEEPEST = 1000  # blocks
 
@@ -38,37 +39,53 @@ class LambdaBlock(nn.Module):
         super().__init__()
         width = max(heads, dim_out // 4 // heads * heads)
         self.stride = stride
-        self.narrow = nn.Sequential(nn.Conv1d(dim, width, 1, bias=False), nn.BatchNorm1d(width), nn.ReLU())
+        self.narrow = nn.Sequential(nn.Conv1d(dim, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         if grid is not None and scope is not None:
             self.mix = LambdaLayer(width, width, key_depth, heads, scope=(scope,) * len(grid))
         else:
             self.mix = LambdaLayer(width, width, key_depth, heads, grid=grid)
-        last = nn.BatchNorm1d(dim_out)
+        last = nn.BatchNorm2d(dim_out)
         nn.init.zeros_(last.weight)  # the block starts as the identity
-        self.widen = nn.Sequential(nn.BatchNorm1d(width), nn.ReLU(), nn.Conv1d(width, dim_out, 1, bias=False), last)
+        self.widen = nn.Sequential(nn.BatchNorm2d(width), nn.ReLU(), nn.Conv1d(width, dim_out, 1, bias=False), last)
         self.shortcut = nn.Identity() if dim == dim_out else nn.Conv1d(dim, dim_out, 1, bias=False)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Maps (B, dim, *grid) and its mask (B, *grid) to (B, dim_out, *grid / stride) and the mask of that grid."""
-        y = on_elements(self.narrow, x)
-        y = pool(self.mix(y, mask=mask), self.stride)
+        y = on_elements(self.narrow, x, mask)
+        y = pool(self.mix(y, mask=mask), self.stride, mask)
+        x = pool(x, self.stride, mask)
         if mask is not None:
             mask = pool(mask[:, None].float(), self.stride)[:, 0] > 0
-        return F.relu(on_elements(self.shortcut, pool(x, self.stride)) + on_elements(self.widen, y)), mask
+        return F.relu(on_elements([self.shortcut], x, mask) + on_elements(self.widen, y, mask)), mask
 
 
-def on_elements(layer: nn.Module, x: Tensor) -> Tensor:
-    """Applies a layer for inputs (B, C, M) to (B, C, *grid)."""
-    return layer(x.flatten(2)).unflatten(2, x.shape[2:])
+def on_elements(layers: Iterable[nn.Module], x: Tensor, mask: Tensor | None) -> Tensor:
+    """Applies layers for single elements, 1x1 convolutions among them, to (B, C, *grid) with a mask (B, *grid)."""
+    y = rows(x)
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm2d):
+            y = normalise(layer, y, None if mask is None else mask.flatten(1))
+        elif isinstance(layer, nn.Conv1d):
+            y = F.linear(y, layer.weight[..., 0])
+        else:
+            y = layer(y)
+    return y.unflatten(1, x.shape[2:]).movedim(-1, 1)
 
 
-def pool(x: Tensor, stride: int) -> Tensor:
-    """Averages blocks of `stride` cells along every axis; blocks at the border average the cells they have."""
+def pool(x: Tensor, stride: int, mask: Tensor | None = None) -> Tensor:
+    """Averages blocks of `stride` cells along every axis, those in the mask; blocks at the border average those they have."""
     if stride == 1:
         return x
     pools = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
     block = tuple(min(stride, length) for length in x.shape[2:])
-    return pools[x.dim() - 2](x, block, block, ceil_mode=True)
+
+    def average(x: Tensor) -> Tensor:
+        return pools[x.dim() - 2](x, block, block, ceil_mode=True)
+
+    if mask is None:
+        return average(x)
+    real = mask[:, None].to(x.dtype)
+    return average(x.masked_fill(~mask[:, None], 0)) / average(real).clamp(min=torch.finfo(x.dtype).tiny)
 
 
 class LambdaNet(Backbone):
@@ -143,7 +160,7 @@ class Tower(nn.Module):
         dim = widths[0]
         self.embed = nn.Sequential(
             nn.Conv1d((modality.channels + modality.position_channels) * cells, dim, 1, bias=False),
-            nn.BatchNorm1d(dim),
+            nn.BatchNorm2d(dim),
             nn.ReLU(),
         )
         blocks = []
@@ -162,17 +179,19 @@ class Tower(nn.Module):
                 f"LambdaNet was built for grid {self.grid} but the batch has grid {byte_array.grid}: "
                 "build it with the spec of these data"
             )
+        if mask is not None:
+            x = x.masked_fill(~mask[:, None], 0)
         if self.grid is not None:
             x = merge_cells(x.unflatten(2, self.grid), self.patch)
             if mask is not None:
                 mask = merge_cells(mask[:, None].float().unflatten(2, self.grid), self.patch).amax(1) > 0
-        x = on_elements(self.embed, x)
+        x = on_elements(self.embed, x, mask)
         for block in self.blocks:
             x, mask = block(x, mask)
         if mask is None:
             return x.flatten(2).mean(dim=-1)
         real = mask.flatten(1)[:, None]
-        return (x.flatten(2) * real).sum(-1) / real.sum(-1).clamp(min=1)
+        return x.flatten(2).masked_fill(~real, 0).sum(-1) / real.sum(-1).clamp(min=1)
 
 
 def merge_cells(x: Tensor, patch: int) -> Tensor:

@@ -23,25 +23,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def apply_scores_first(queries: Tensor, table: Tensor, values: Tensor, tiling: Tiling) -> Tensor:
-    """Same as `position_lambda.apply_position_lambdas`, for any number of axes."""
-    return TiledPositionLambdas.apply(queries, table, values, tiling)
-
-
-def make_tiling(queries: Tensor, table: Tensor, values: Tensor) -> Tiling:
-    """Chooses tiles for these shapes and this device."""
-    batch, heads, key_depth, *grid = queries.shape
-    _, _, intra, *context = values.shape
-    # a GPU is fastest on few big products; a CPU's cache holds about 4 MiB
-    max_scores = 2**20 if queries.device.type == "cpu" else 2**26
-    scope = table.shape[2:]
+def make_tiling(queries: Sequence[int], table: Sequence[int], values: Sequence[int], device: str) -> Tiling:
+    """Chooses tiles for arguments of these shapes on this type of device."""
+    batch, *grid, heads, key_depth = queries
+    _, *context, _, intra = values
+    # a GPU is fastest on few big products; a CPU keeps 2 MiB in its cache
+    max_scores = 2**19 if device == "cpu" else 2**26
     rows = max(batch * heads, key_depth) * intra
-    return Tiling(grid, context, scope, tile_shape(grid, context, scope, rows, max_scores))
+    return Tiling(grid, context, table[2:], tile_shape(grid, context, table[2:], rows, max_scores))
 
 
-def multiply_adds(queries: Tensor, values: Tensor, tiling: Tiling) -> int:
-    """Multiply-adds of the forward pass."""
-    (batch, heads, key_depth), (depth, intra) = queries.shape[:3], values.shape[1:3]
+def multiply_adds(queries: Sequence[int], values: Sequence[int], tiling: Tiling) -> int:
+    """Multiply-adds of the forward pass, from the shapes of its arguments."""
+    (batch, *_, heads, key_depth), (depth, intra) = queries, values[-2:]
     pairs = [
         sum((t.queries.stop - t.queries.start) * (t.context.stop - t.context.start) for t in tiles)
         for tiles in tiling.axes
@@ -115,13 +109,13 @@ class Tiling:
         ]
 
     def __iter__(self) -> Iterator[tuple[tuple, tuple, tuple]]:
-        """Yields the boxes of each tile: in queries (B, ?, ?, *n), in the context, and in `shifted_tables`."""
+        """Yields the boxes of each tile: in queries (B, *n, ...), in context (B, u, *m, v), and in `shifted_tables`."""
         for tiles in product(*self.axes):
             shifts = (slice(0, t.queries.stop - t.queries.start) for t in tiles)
             tables = (slice(t.table.start - s, t.table.stop - s) for t, s in zip(tiles, self.starts, strict=True))
             yield (
-                (..., *(t.queries for t in tiles)),
-                (..., *(t.context for t in tiles)),
+                (slice(None), *(t.queries for t in tiles)),
+                (slice(None), slice(None), *(t.context for t in tiles)),
                 (*shifts, slice(None), slice(None), *tables),
             )
 
@@ -149,11 +143,16 @@ def sum_diagonals(x: Tensor) -> Tensor:
     return sheared.unflatten(-1, (n, n + m - 1)).sum(dim=-2)
 
 
-def elements_of_box(x: Tensor, box: tuple) -> Tensor:
-    """(B, ?, ?, *grid) to the elements in a box of the grid: (n, ?, B, ?)."""
-    axes = range(3, x.dim())
-    # contiguous, since bmm is slow on matrices without a stride of 1
-    return x[box].permute(*axes, 1, 0, 2).contiguous().flatten(0, len(axes) - 1)
+def queries_of_box(x: Tensor, box: tuple, order: str) -> Tensor:
+    """(B, *n, h, ?) to the elements in a box, contiguous, with the axes B, n, h in the given order: (?, ?, ?, ?)."""
+    box_of_x = x[box].flatten(1, -3)
+    # bmm is slow on matrices without a stride of 1
+    return box_of_x.permute(*("bnh".index(axis) for axis in order), 3).contiguous()
+
+
+def reverse_context(values: Tensor) -> Tensor:
+    """(B, *m, v, u) to (B, u, *m, v), reversed along *m."""
+    return values.movedim(-1, 1).flip(*range(2, values.dim() - 1))
 
 
 def reverse(x: Tensor, axes: int) -> Tensor:
@@ -174,55 +173,63 @@ class ScratchBuffer:
         return torch.bmm(a, b, out=self.memory[: prod(shape)].view(shape))
 
 
-class TiledPositionLambdas(torch.autograd.Function):
-    """(q E) V by tiles; see the module docstring."""
+def forward(tiling: Tiling, queries: Tensor, table: Tensor, values: Tensor) -> Tensor:
+    """The position lambdas, applied to the queries.
 
-    @staticmethod
-    def forward(ctx, queries: Tensor, table: Tensor, values: Tensor, tiling: Tiling) -> Tensor:
-        batch, heads, _, *grid = queries.shape
-        depth, axes = values.shape[1], len(grid)
-        ctx.tiling = tiling
-        ctx.save_for_backward(queries, table, values)
-        tables, values = shifted_tables(reverse(table, axes), ctx.tiling), reverse(values, axes)
-        output = queries.new_zeros(batch, heads, depth, *grid)
-        scratch = ScratchBuffer(queries)
-        for in_queries, in_context, in_tables in ctx.tiling:
-            q = elements_of_box(queries, in_queries).flatten(1, 2)  # (n, h B, k)
-            embeddings = tables[in_tables].flatten(0, axes - 1).flatten(2)  # (n, k, u m)
-            scores = scratch.bmm(q, embeddings)  # (n, h B, u m)
-            scores = scores.view(-1, batch, scores.shape[-1])  # (n h, B, u m)
-            y = torch.bmm(values[in_context].flatten(2), scores.permute(1, 2, 0))  # (B, v, n h)
-            box = output[in_queries]
-            box.copy_(y.view(batch, depth, *box.shape[3:], heads).movedim(-1, 1))
-        return output
+    Args:
+        tiling: how the queries are split.
+        queries: (B, *n, h, k).
+        table: (k, u, *r).
+        values: (B, *m, v, u).
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor):
-        queries, table, values = ctx.saved_tensors
-        batch, heads, _, *grid = queries.shape
-        axes = len(grid)
-        tables, values = shifted_tables(reverse(table, axes), ctx.tiling), reverse(values, axes)
-        wide = torch.promote_types(queries.dtype, torch.float32)
-        grad_queries = torch.zeros_like(queries)
-        grad_tables = torch.zeros_like(tables, dtype=wide)
-        grad_values = torch.zeros_like(values, dtype=wide)
-        scratch, grad_scratch = ScratchBuffer(queries), ScratchBuffer(queries)
-        # heads and examples are ordered so that the next product needs no copy
-        for in_queries, in_context, in_tables in ctx.tiling:
-            q = elements_of_box(queries, in_queries)  # (n, h, B, k)
-            grad_y = elements_of_box(grad, in_queries)  # (n, h, B, v)
-            embeddings = tables[in_tables].flatten(0, axes - 1).flatten(2)  # (n, k, u m)
-            context = values[in_context].flatten(2)  # (B, v, u m)
-            scores = scratch.bmm(q.flatten(1, 2), embeddings).view(-1, batch, context.shape[-1])  # (n h, B, u m)
-            box = grad_values[in_context]
-            box += torch.bmm(grad_y.permute(2, 3, 0, 1).flatten(2), scores.transpose(0, 1)).view(box.shape)
-            grad_scores = grad_scratch.bmm(grad_y.permute(2, 1, 0, 3).flatten(1, 2), context)  # (B, h n, u m)
-            grad_scores = grad_scores.view(batch * heads, -1, context.shape[-1]).transpose(0, 1)  # (n, B h, u m)
-            box = grad_queries[in_queries]
-            grad_q = torch.bmm(grad_scores, embeddings.transpose(1, 2)).view(*box.shape[3:], batch, heads, -1)
-            box.copy_(grad_q.permute(-3, -2, -1, *range(axes)))
-            box = grad_tables[in_tables]
-            box += torch.bmm(q.permute(0, 3, 2, 1).flatten(2), grad_scores).view(box.shape)
-        grad_table = reverse(table_gradient(grad_tables, ctx.tiling), axes)
-        return grad_queries, grad_table.to(table.dtype), reverse(grad_values, axes).to(values.dtype), None
+    Returns:
+        (B, *n, h, v).
+    """
+    batch, *grid, heads, _ = queries.shape
+    depth, axes = values.shape[-2], len(grid)
+    tables, values = shifted_tables(reverse(table, axes), tiling), reverse_context(values)
+    output = queries.new_zeros(batch, *grid, heads, depth)
+    scratch = ScratchBuffer(queries)
+    for in_queries, in_context, in_tables in tiling:
+        q = queries_of_box(queries, in_queries, "nhb").flatten(1, 2)  # (n, h B, k)
+        embeddings = tables[in_tables].flatten(0, axes - 1).flatten(2)  # (n, k, u m)
+        scores = scratch.bmm(q, embeddings)  # (n, h B, u m)
+        scores = scores.view(-1, batch, scores.shape[-1])  # (n h, B, u m)
+        context = values[in_context].flatten(1, -2)  # (B, u m, v)
+        box = output[in_queries]
+        box.copy_(torch.bmm(scores.transpose(0, 1), context).view(box.shape))
+    return output
+
+
+def backward(
+    tiling: Tiling, grad: Tensor, queries: Tensor, table: Tensor, values: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of queries, table and values from that of the output of `forward`."""
+    batch, *grid, heads, _ = queries.shape
+    axes = len(grid)
+    tables, values = shifted_tables(reverse(table, axes), tiling), reverse_context(values)
+    wide = torch.promote_types(queries.dtype, torch.float32)
+    grad_queries = torch.zeros_like(queries)
+    grad_tables = torch.zeros_like(tables, dtype=wide)
+    grad_values = torch.zeros_like(values, dtype=wide)
+    scratch, grad_scratch = ScratchBuffer(queries), ScratchBuffer(queries)
+    # heads and examples are ordered so that the next product needs no copy
+    for in_queries, in_context, in_tables in tiling:
+        embeddings = tables[in_tables].flatten(0, axes - 1).flatten(2)  # (n, k, u m)
+        context = values[in_context].flatten(1, -2)  # (B, u m, v)
+        scores = scratch.bmm(queries_of_box(queries, in_queries, "nhb").flatten(1, 2), embeddings)  # (n, h B, u m)
+        scores = scores.view(-1, batch, scores.shape[-1])  # (n h, B, u m)
+        box = grad_values[in_context]
+        box += torch.bmm(scores.permute(1, 2, 0), queries_of_box(grad, in_queries, "bnh").flatten(1, 2)).view(box.shape)
+        grad_y = queries_of_box(grad, in_queries, "bhn").flatten(1, 2)  # (B, h n, v)
+        grad_scores = grad_scratch.bmm(grad_y, context.transpose(1, 2))  # (B, h n, u m)
+        grad_scores = grad_scores.view(batch * heads, -1, context.shape[1]).transpose(0, 1)  # (n, B h, u m)
+        box = grad_queries[in_queries]
+        grad_q = torch.bmm(grad_scores, embeddings.transpose(1, 2)).view(*box.shape[1:-2], batch, heads, -1)
+        box.copy_(grad_q.movedim(-3, 0))
+        box = grad_tables[in_tables]
+        q = queries_of_box(queries, in_queries, "nbh").flatten(1, 2)  # (n, B h, k)
+        box += torch.bmm(q.transpose(1, 2), grad_scores).view(box.shape)
+    grad_table = reverse(table_gradient(grad_tables, tiling), axes)
+    grad_values = grad_values.flip(*range(2, grad_values.dim() - 1)).movedim(1, -1)
+    return grad_queries, grad_table.to(table.dtype), grad_values.to(values.dtype)

@@ -8,6 +8,7 @@ from timm.models.resnet import BasicBlock
 
 from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
 from src.backbones import EfficientNet, ResNet, Transformer, ViT
+from src.backbones.baselines import to_image
 
 SMALL = {"dim": 16, "depth": 2, "heads": 4}
 IMAGE = DataSpec({"image": ModalitySpec(3, 10, 64 * 48, (64, 48), 2)}, "single_label", ("a", "b"))
@@ -147,3 +148,11 @@ def test_feature_maps_come_at_four_strides_and_vit_has_none():
         assert [tuple(m.shape[2:]) for m in maps] == [(16, 12), (8, 6), (4, 3), (2, 2)]
     with pytest.raises(UserError, match=r"ViT.*ResNet"):
         ViT(IMAGE, name="vit_tiny_patch16_224").feature_maps(IMAGE.example_inputs(1))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_convolutions_of_an_image_keep_the_channels_last(channels):
+    spec = ModalitySpec(channels, 2, 6 * 8, (6, 8), 2)
+    image = to_image(DataSpec({"image": spec}, "single_label", ("a",)).example_inputs(2)["image"], positions=False)
+    assert image.shape == (2, channels, 6, 8)
+    assert torch.nn.Conv2d(channels, 4, 3)(image).stride(1) == 1

@@ -156,6 +156,71 @@ def test_a_context_that_is_masked_whole_gives_zeros_and_finite_gradients():
     assert all(p.grad.isfinite().all() for p in layer.parameters())
 
 
+@pytest.mark.parametrize("options", [{"grid": (4, 3)}, {"scope": (3, 3)}, {}])
+def test_the_memory_format_of_the_input_changes_nothing_and_the_output_has_its_channels_last(options):
+    layer = build(**options)
+    x = torch.randn(2, 6, 4, 3, dtype=torch.float64)
+    first, last = (layer(x.to(memory_format=f)) for f in (torch.contiguous_format, torch.channels_last))
+    torch.testing.assert_close(first, last, rtol=1e-12, atol=1e-12)
+    assert first.is_contiguous(memory_format=torch.channels_last)
+
+
+def padded(x: Tensor, mask: Tensor, filling: float) -> Tensor:
+    return x.masked_fill(~mask[:, None], filling)
+
+
+@pytest.mark.parametrize("filling", [-7.0, 1e6, float("nan")])
+@pytest.mark.parametrize("options", [{"grid": (4, 3)}, {"scope": (3, 3)}, {}])
+def test_what_padding_holds_changes_no_bit_in_training(options, filling):
+    x = torch.randn(3, 6, 4, 3, dtype=torch.float64)
+    mask = torch.rand(3, 4, 3) < 0.6
+    found = []
+    for value in (0.0, filling):
+        torch.manual_seed(0)
+        layer = build(**options).train()
+        y = layer(padded(x, mask, value), mask=mask)
+        found.append([y.movedim(1, -1)[mask], *(b.clone() for b in layer.buffers())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_statistics_of_a_masked_batch_are_those_of_its_real_elements():
+    torch.manual_seed(0)
+    long, short = build(grid=(9,)), build(grid=(9,))
+    short.load_state_dict(long.state_dict())
+    x = torch.randn(2, 6, 9, dtype=torch.float64)
+    mask = (torch.arange(9) < 5).expand(2, -1)
+    outputs = long(x, mask=mask)[..., :5], short(x[..., :5])
+    gradients = [
+        torch.autograd.grad(y.square().sum(), layer.parameters())
+        for y, layer in zip(outputs, (long, short), strict=True)
+    ]
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(long.state_dict(), short.state_dict(), rtol=1e-12, atol=1e-12)
+
+
+def test_a_batch_that_is_masked_whole_leaves_the_statistics():
+    layer = build(grid=(9,))
+    before = [norm.running_mean.clone() for norm in (layer.norm_queries, layer.norm_values)]
+    y = layer(torch.randn(2, 6, 9, dtype=torch.float64), mask=torch.zeros(2, 9, dtype=torch.bool))
+    assert y.eq(0).all()
+    assert torch.equal(before[0], layer.norm_queries.running_mean)
+    assert torch.equal(before[1], layer.norm_values.running_mean)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("options", [{"grid": (4, 3)}, {"scope": (3, 3)}, {}])
+def test_a_compiled_layer_is_one_graph_with_the_same_gradients(options, masked):
+    layer = build(**options)
+    x = torch.randn(2, 6, 4, 3, dtype=torch.float64, requires_grad=True)
+    mask = torch.rand(2, 4, 3) < 0.6 if masked else None
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    found, wanted = (torch.autograd.grad(f(x, mask=mask).square().sum(), x)[0] for f in (compiled, layer))
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
 def test_dim_out_that_does_not_divide_by_heads_raises_user_error():
     with pytest.raises(UserError, match="dim_out 10, which is not divisible by heads 4"):
         LambdaLayer(8, 10, heads=4)

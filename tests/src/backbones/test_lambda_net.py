@@ -61,6 +61,26 @@ def test_padding_a_set_with_a_mask_equals_the_shorter_set(set_spec):
     torch.testing.assert_close(model({"points": longer}), model({"points": shorter}), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("kind", "patch"), [("image_spec", 1), ("image_spec", 3), ("set_spec", 1)])
+def test_what_padding_holds_changes_no_bit_in_training(kind, patch, request):
+    spec = request.getfixturevalue(kind)
+    (name, array), *_ = spec.example_inputs(3).items()
+    mask = torch.rand(array.values.shape[:2]) < 0.6
+    found = []
+    for value in (0.0, 1e6):
+        torch.manual_seed(0)
+        model = LambdaNet(spec, {name: patch}, **SMALL)
+        values = array.values.masked_fill(~mask[..., None], value)
+        found.append([model({name: replace(array, values=values, mask=mask)}), *(b.clone() for b in model.buffers())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_cells_are_averaged_over_the_real_ones():
+    x = torch.tensor([[[1.0, 3.0, 5.0, 9.0, 2.0]]])
+    mask = torch.tensor([[True, True, False, True, False]])
+    assert pool(x, 2, mask).tolist() == [[[2.0, 9.0, 0.0]]]
+
+
 @pytest.mark.parametrize("spec", ["clip_spec", "set_spec"])
 def test_an_example_whose_modality_is_masked_whole_stays_finite(spec, request):
     spec = request.getfixturevalue(spec)

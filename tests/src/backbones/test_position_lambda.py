@@ -5,10 +5,11 @@ from math import prod
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from src.backbones.lambda_networks import lambdas_first
-from src.backbones.lambda_networks.position_lambda import apply_position_lambdas
-from src.backbones.lambda_networks.scores_first import Tiling, apply_scores_first, sum_diagonals, tile_shape
+from src.backbones.lambda_networks import lambdas_first, position_lambda, scores_first
+from src.backbones.lambda_networks.position_lambda import position_lambdas
+from src.backbones.lambda_networks.scores_first import Tiling, sum_diagonals, tile_shape
 
 CASES = [
     ((7,), (7,), (13,)),
@@ -30,14 +31,15 @@ def embeddings_of(table: Tensor, grid: tuple[int, ...], context: tuple[int, ...]
 
 
 def textbook(queries: Tensor, table: Tensor, values: Tensor) -> Tensor:
-    grid = queries.shape[3:]
-    embeddings = embeddings_of(table, tuple(grid), tuple(values.shape[3:]))
-    return torch.einsum("bhkn,kunm,bvum->bhvn", queries.flatten(3), embeddings, values.flatten(3)).unflatten(3, grid)
+    grid, context = queries.shape[1:-2], values.shape[1:-2]
+    embeddings = embeddings_of(table, tuple(grid), tuple(context))
+    y = torch.einsum("bnhk,kunm,bmvu->bnhv", queries.flatten(1, -3), embeddings, values.flatten(1, -3))
+    return y.unflatten(1, grid)
 
 
 def made(grid, context, reach, intra_depth=1) -> list[Tensor]:
     torch.manual_seed(0)
-    shapes = [(2, 3, 4, *grid), (4, intra_depth, *reach), (2, 5, intra_depth, *context)]
+    shapes = [(2, *grid, 3, 4), (4, intra_depth, *reach), (2, *context, 5, intra_depth)]
     return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
 
@@ -45,40 +47,57 @@ def made(grid, context, reach, intra_depth=1) -> list[Tensor]:
 @pytest.mark.parametrize("intra_depth", [1, 2])
 @pytest.mark.parametrize("case", CASES)
 def test_tiles_of_any_size_equal_the_textbook_with_all_gradients(case, intra_depth, most):
-    given = made(*case, intra_depth)
     tiling = Tiling(*case, tile_shape(*case, 3 * intra_depth, most))
-    assert_equal(apply_scores_first(*given, tiling), textbook(*given), given)
+    assert_equal(scores_first, tiling, made(*case, intra_depth))
 
 
 @pytest.mark.parametrize("most", [1, 200, 10**9])
 @pytest.mark.parametrize("intra_depth", [1, 2])
+@pytest.mark.parametrize("block", [1, 2, 3, 5])
 @pytest.mark.parametrize("case", [case for case in CASES if len(case[0]) == 2])
-def test_frequencies_of_any_number_of_keys_equal_the_textbook_with_all_gradients(case, intra_depth, most, monkeypatch):
+def test_fourier_transforms_of_any_block_equal_the_textbook_with_all_gradients(
+    case, block, intra_depth, most, monkeypatch
+):
     monkeypatch.setattr(lambdas_first, "MAX_LAMBDAS", most)
-    given = made(*case, intra_depth)
-    assert_equal(lambdas_first.apply_lambdas_first(*given), textbook(*given), given)
+    assert_equal(lambdas_first, min(block, case[0][0]), made(*case, intra_depth))
 
 
-def assert_equal(found: Tensor, wanted: Tensor, given: list[Tensor]) -> None:
-    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
-    weights = torch.randn_like(found)
-    for ours, theirs in zip(*(torch.autograd.grad((y * weights).sum(), given) for y in (found, wanted)), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-11)
+@pytest.mark.parametrize("case", CASES)
+def test_the_operator_equals_the_textbook_with_all_gradients(case):
+    given = made(*case)
+    wanted = textbook(*given)
+    weights = torch.randn_like(wanted)
+    found = position_lambdas(*given)
+    gradients = torch.autograd.grad((found * weights).sum(), given)
+    assert_close([found, *gradients], [wanted, *torch.autograd.grad((wanted * weights).sum(), given)])
 
 
-def test_the_cheaper_order_is_chosen(monkeypatch):
-    chosen = []
-    monkeypatch.setattr(lambdas_first, "apply_lambdas_first", lambda *given: chosen.append(given[0].shape[-1]))
-    for side in (4, 64):
-        apply_position_lambdas(*made((side, side), (side, side), (2 * side - 1, 2 * side - 1)))
-    assert chosen == [64]
+def assert_equal(order, plan, given: list[Tensor]) -> None:
+    wanted = textbook(*given)
+    weights = torch.randn_like(wanted)
+    bare = [x.detach() for x in given]
+    found = [order.forward(plan, *bare), *order.backward(plan, weights, *bare)]
+    assert_close(found, [wanted, *torch.autograd.grad((wanted * weights).sum(), given)])
+
+
+def assert_close(found, wanted) -> None:
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_the_cheaper_order_is_chosen():
+    plans = [
+        position_lambda.plan_for(*made((side, side), (side, side), (2 * side - 1, 2 * side - 1))) for side in (4, 64)
+    ]
+    assert isinstance(plans[0], Tiling)
+    assert plans[1] == 64
 
 
 @pytest.mark.parametrize(("grid", "context", "reach"), CASES)
 def test_tiles_cover_every_query_once_and_all_context_in_reach(grid, context, reach):
     seen = torch.zeros(*grid, *context, dtype=torch.long)
     for of_queries, of_context, _ in Tiling(grid, context, reach, tile_shape(grid, context, reach, 1, 30)):
-        seen[(*of_queries[1:], *of_context[1:])] += 1
+        seen[(*of_queries[1:], *of_context[2:])] += 1
     seen = seen.flip(*range(len(grid), seen.dim()))  # boxes of the context count from its end
     places = embeddings_of(torch.ones(1, 1, *reach), grid, context)[0, 0].view_as(seen)
     assert seen.max() == 1
@@ -94,5 +113,36 @@ def test_nothing_of_the_scores_size_is_kept_for_the_backward_pass():
     queries, table, values = made((16, 16), (16, 16), (31, 31))
     kept: list[int] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
-        apply_position_lambdas(queries, table, values)
+        position_lambdas(queries, table, values)
     assert max(kept) < 3 * max(t.numel() for t in (queries, table, values))
+
+
+def flops(queries, table, values) -> int:
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        position_lambdas(*(torch.empty(shape) for shape in (queries, table, values)))
+    return counter.get_total_flops()
+
+
+def test_flops_are_those_of_the_pairs_in_scope_and_grow_with_it():
+    found = []
+    for r in (1, 3, 7, 23, 55):
+        pairs = int(embeddings_of(torch.ones(1, 1, r, r), (10, 12), (10, 12)).sum())
+        found.append(flops((2, 10, 12, 3, 4), (4, 2, r, r), (2, 10, 12, 5, 2)))
+        assert found[-1] == 2 * 2 * 4 * 5 * (2 * pairs + 3 * 120)
+    assert found == sorted(found)
+    assert found[-1] == 2 * 2 * 4 * 5 * (2 * 120 * 120 + 3 * 120)  # all pairs
+
+
+@pytest.mark.parametrize("order", [scores_first, lambdas_first])
+@pytest.mark.parametrize("r", [3, 15])
+def test_executed_multiply_adds_are_those_that_run(order, r):
+    given = [x.detach() for x in made((12, 10), (12, 10), (r, r))]
+    shapes = [tuple(x.shape) for x in given]
+    if order is scores_first:
+        plan = Tiling((12, 10), (12, 10), (r, r), (4, 5))
+        expected = scores_first.multiply_adds(shapes[0], shapes[2], plan)
+    else:
+        plan, expected = 6, lambdas_first.multiply_adds(*shapes, 6)
+    with FlopCounterMode(display=False) as counter:
+        order.forward(plan, *given)
+    assert counter.get_total_flops() == 2 * expected
