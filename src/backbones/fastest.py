@@ -3,77 +3,69 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from time import perf_counter
 
 import torch
 from torch import Tensor
 
 log = logging.getLogger(__name__)
-Way = Callable[..., Tensor]
+Ways = Mapping[str, Callable[[], Sequence[Tensor]]]
 TRIALS = 3
-chosen: dict[tuple, str] = {}  # what was found so far: by name of the computation, shapes, type and device
+chosen: dict[Hashable, str] = {}  # what was found so far in this process
 
 
-def fastest(name: str, ways: Mapping[str, Way], inputs: Sequence[Tensor], tolerance: float) -> str:
-    """The name of the fastest way to compute the same, forward and backward.
+def fastest(key: Hashable, make_ways: Callable[[], Ways], tolerance: float) -> str:
+    """The name of the fastest way to compute the same.
 
     Args:
-        name: of the computation.
-        ways: functions of the inputs by name; the first is the reference.
-        inputs: tensors on one device.
-        tolerance: largest difference from the reference, relative to its largest value, in outputs and gradients.
+        key: the computation, its shapes, types and device.
+        make_ways: is called for a new key, and gives functions by name that return outputs and gradients, computed from the
+            same inputs; the first is the reference.
+        tolerance: largest difference from the reference, relative to its largest value.
 
     Returns:
-        A key of `ways`. A way that fails, or differs by more than the tolerance, is left out with a warning. It is
-        remembered for inputs of these shapes and types, while the process lives.
+        A name of one of the ways. One that fails, or differs by more than the tolerance, is left out with a warning.
     """
-    key = (name, *((tuple(x.shape), x.dtype, x.device, x.requires_grad) for x in inputs))
     if key not in chosen:
-        chosen[key] = next(iter(ways)) if len(ways) == 1 else race(name, ways, inputs, tolerance)
+        chosen[key] = race(make_ways(), tolerance)
     return chosen[key]
 
 
-def race(name: str, ways: Mapping[str, Way], inputs: Sequence[Tensor], tolerance: float) -> str:
+def race(ways: Ways, tolerance: float) -> str:
     """See `fastest`."""
-    reference: list[Tensor] = []
+    reference: Sequence[Tensor] = ()
     seconds: dict[str, float] = {}
-    for label, way in ways.items():
+    for name, way in ways.items():
         try:
-            found = step(way, inputs)
-            if not reference:
-                reference = found
-            worst = max(
-                float((one - other).abs().max() / other.abs().max().clamp(min=1e-30))
-                for one, other in zip(found, reference, strict=True)
-            )
-            if not worst <= tolerance:
-                raise ArithmeticError(f"it differs by {worst:.1e}")
-            seconds[label] = min(timed(way, inputs) for _ in range(TRIALS))
+            found = way()
+            reference = reference or found
+            for one, other in zip(found, reference, strict=True):
+                if not (worst := difference(one, other)) <= tolerance:  # NaN, too
+                    raise ArithmeticError(f"it differs by {worst:.1e}")
+            seconds[name] = min(timed(way) for _ in range(TRIALS))
         except Exception as error:  # compilers and drivers fail in many ways; the reference then does the work
             if not reference:
                 raise
-            log.warning("%s: %s is not used: %s", name, label, str(error).splitlines()[:1])
+            log.warning("%s is not used: %s", name, (str(error).splitlines() or [type(error).__name__])[0])
     return min(seconds, key=seconds.__getitem__)
 
 
-def step(way: Way, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """The output, and the gradients of its mean square, in float32."""
-    with torch.enable_grad():
-        own = [x.detach().requires_grad_(x.requires_grad) for x in inputs]
-        output = way(*own)
-        asked = [x for x in own if x.requires_grad]
-        gradients = torch.autograd.grad(output.float().square().mean(), asked) if asked else ()
-    return [x.detach().float() for x in (output, *gradients)]
+def difference(found: Tensor, reference: Tensor) -> float:
+    """The largest difference, relative to the largest value of the reference."""
+    wide = reference.detach().double()
+    return float((found.detach().double() - wide).abs().max() / wide.abs().max().clamp(min=1e-30))
 
 
-def timed(way: Way, inputs: Sequence[Tensor]) -> float:
-    """Seconds of a step."""
-    on_gpu = inputs[0].device.type == "cuda"
-    if on_gpu:
-        torch.cuda.synchronize()
+def timed(way: Callable[[], object]) -> float:
+    """Seconds that a call takes."""
+    synchronise()
     start = perf_counter()
-    step(way, inputs)
-    if on_gpu:
-        torch.cuda.synchronize()
+    way()
+    synchronise()
     return perf_counter() - start
+
+
+def synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

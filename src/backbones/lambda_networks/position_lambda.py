@@ -10,20 +10,25 @@ grids, using a Fourier transform over the rows. The first takes O(P^2) multiply-
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib.util import find_spec
 from math import prod
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from ..fastest import fastest
 from . import lambdas_first, scores_first
 from .scores_first import Tiling
 
 # Measured on CPUs: products take longer in short columns, where their matrices are smaller
 LAMBDAS_FIRST_COST = 1.2
 MIN_BLOCK = 14
+KERNEL = "the Triton kernel"
+Plan = Tiling | int | str
 
 
 @torch.library.custom_op("bytebench::position_lambdas", mutates_args=())
@@ -40,12 +45,8 @@ def position_lambdas(queries: Tensor, table: Tensor, values: Tensor) -> Tensor:
     Returns:
         (B, *n, h, v).
     """
-    plan = plan_for(queries, table, values)
     with torch.autocast(queries.device.type, enabled=False):
-        if isinstance(plan, Tiling):
-            return scores_first.forward(plan, queries, table, values)
-        wide = torch.promote_types(queries.dtype, torch.float32)
-        return lambdas_first.forward(plan, *(x.to(wide) for x in (queries, table, values))).to(queries.dtype)
+        return forward(plan_for(queries, table, values), queries, table, values)
 
 
 @torch.library.custom_op("bytebench::position_lambdas_backward", mutates_args=())
@@ -53,14 +54,8 @@ def position_lambdas_backward(
     grad: Tensor, queries: Tensor, table: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of queries, table and values."""
-    plan, given = plan_for(queries, table, values), (grad, queries, table, values)
     with torch.autocast(queries.device.type, enabled=False):
-        if isinstance(plan, Tiling):
-            return scores_first.backward(plan, *given)
-        wide = torch.promote_types(queries.dtype, torch.float32)
-        found = lambdas_first.backward(plan, *(x.to(wide) for x in given))
-    a, b, c = (x.to(queries.dtype) for x in found)
-    return a, b, c
+        return backward(plan_for(queries, table, values), grad, queries, table, values)
 
 
 @position_lambdas.register_fake
@@ -84,13 +79,51 @@ def _setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
 position_lambdas.register_autograd(_backward, setup_context=_setup_context)
 
 
-def plan_for(queries: Tensor, table: Tensor, values: Tensor) -> Tiling | int:
-    """The tiles of `scores_first`, or the rows of a block of `lambdas_first`: whichever takes less time."""
-    return _plan(tuple(queries.shape), tuple(table.shape), tuple(values.shape), queries.device.type)
+def forward(plan: Plan, queries: Tensor, table: Tensor, values: Tensor) -> Tensor:
+    """`position_lambdas`, computed in one of its ways."""
+    if isinstance(plan, Tiling):
+        return scores_first.forward(plan, queries, table, values)
+    if plan == KERNEL:
+        from . import position_lambda_triton
+
+        return position_lambda_triton.forward(queries, table, values)
+    wide = torch.promote_types(queries.dtype, torch.float32)
+    return lambdas_first.forward(cast("int", plan), *(x.to(wide) for x in (queries, table, values))).to(queries.dtype)
+
+
+def backward(plan: Plan, grad: Tensor, queries: Tensor, table: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of queries, table and values, computed in one of the ways."""
+    if isinstance(plan, Tiling):
+        return scores_first.backward(plan, grad, queries, table, values)
+    if plan == KERNEL:
+        from . import position_lambda_triton
+
+        return position_lambda_triton.backward(grad, queries, table, values)
+    wide = torch.promote_types(queries.dtype, torch.float32)
+    found = lambdas_first.backward(cast("int", plan), *(x.to(wide) for x in (grad, queries, table, values)))
+    a, b, c = (x.to(queries.dtype) for x in found)
+    return a, b, c
+
+
+def plan_for(queries: Tensor, table: Tensor, values: Tensor) -> Plan:
+    """The tiles of `scores_first`, the rows of a block of `lambdas_first`, or KERNEL: whichever takes less time."""
+    plan = _plan(tuple(queries.shape), tuple(table.shape), tuple(values.shape), queries.device.type)
+    if queries.dim() != 5 or queries.device.type != "cuda" or find_spec("triton") is None:
+        return plan
+
+    def make_ways() -> dict[str, Callable[[], Sequence[Tensor]]]:
+        given = tuple(torch.randn_like(x) for x in (queries, table, values))
+        return {
+            str(way): lambda way=way: [(y := forward(way, *given)), *backward(way, y, *given)] for way in (plan, KERNEL)
+        }
+
+    key = ("position lambdas", queries.shape, table.shape, values.shape, queries.dtype, queries.device)
+    tolerance = 1e-3 if queries.dtype == torch.float32 else 5e-2
+    return KERNEL if fastest(key, make_ways, tolerance) == KERNEL else plan
 
 
 @lru_cache(256)
-def _plan(queries: tuple, table: tuple, values: tuple, device: str) -> Tiling | int:
+def _plan(queries: tuple, table: tuple, values: tuple, device: str) -> Plan:
     tiling = scores_first.make_tiling(queries, table, values, device)
     if len(queries) != 5 or device != "cpu":  # only measured on CPUs
         return tiling
@@ -106,7 +139,7 @@ def executed_flops(queries: tuple, table: tuple, values: tuple, *_: Any, **__: A
     plan = _plan(tuple(queries), tuple(table), tuple(values), "cpu")
     if isinstance(plan, Tiling):
         return 2 * scores_first.multiply_adds(queries, values, plan)
-    return 2 * lambdas_first.multiply_adds(queries, table, values, plan)
+    return 2 * lambdas_first.multiply_adds(queries, table, values, cast("int", plan))
 
 
 @register_flop_formula(torch.ops.bytebench.position_lambdas)

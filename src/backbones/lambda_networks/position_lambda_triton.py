@@ -1,6 +1,6 @@
 """Position lambdas on 2-D grids in Triton kernels: lambdas, scores and shifted tables are never in memory.
 
-    y[h,v,n] = sum over k of  q[h,k,n] lambda[n,v,k],   lambda[n,v,k] = sum over u, d of  V[v,u,n+d] E[k,u,d]
+    y[n,h,v] = sum over k of  q[n,h,k] lambda[n,v,k],   lambda[n,v,k] = sum over u, d of  V[n+d,v,u] E[k,u,d]
 
 The lambdas of a tile are one matrix product, whose rows (n, v) are gathered from the values and whose inner index is
 j = (u, d). They meet the queries before they leave the registers. Sums are float32 whatever the inputs are.
@@ -19,54 +19,54 @@ CHUNKS, CHUNK_PIXELS = 64, 4  # parts of the sum over pixels in the gradient of 
 PRECISION = tl.constexpr("tf32x3")  # float32 to about 2^-22, on tensor cores
 
 
-def apply_position_lambdas(queries: Tensor, table: Tensor, values: Tensor) -> Tensor:
-    """Same as `position_lambda.apply_position_lambdas`, for 2-D grids: (B, h, k, *n), (k, u, *r) and (B, v, u, *m) to
-    (B, h, v, *n)."""
-    return PositionLambdas.apply(queries, table, values)
+def forward(queries: Tensor, table: Tensor, values: Tensor) -> Tensor:
+    """Same as `position_lambda.position_lambdas`, on 2-D grids."""
+    queries, table, values = (x.contiguous() for x in (queries, table, values))
+    batch, height, width, heads, _ = queries.shape
+    depth = values.shape[3]
+    output = queries.new_empty(batch, height, width, heads, depth)
+    grid = (triton.cdiv(height * width, PIXELS), triton.cdiv(depth, DEPTH), batch)
+    forward_kernel[grid](queries, table, values, output, *sizes(queries, table, values), **options(queries, table))
+    return output
 
 
-class PositionLambdas(torch.autograd.Function):
-    """See `apply_position_lambdas`."""
+def backward(grad: Tensor, queries: Tensor, table: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of queries, table and values."""
+    grad, queries, table, values = (x.contiguous() for x in (grad, queries, table, values))
+    batch, height, width, _, keys = queries.shape
+    rows, columns, depth, intra = values.shape[1:]
+    tiles, pixels, integers = triton.cdiv(depth, DEPTH), batch * height * width, sizes(queries, table, values)
+    constants = options(queries, table)
+    wide = {"dtype": torch.float32, "device": queries.device}
 
-    @staticmethod
-    def forward(ctx, queries, table, values):
-        queries, table, values = (x.contiguous() for x in (queries, table, values))
-        batch, heads, keys, height, width = queries.shape
-        _, depth, intra, rows, columns = values.shape
-        ctx.sizes = (depth, height, width, rows, columns, intra, table.shape[2], table.shape[3], keys)
-        ctx.options = {
-            "H": heads, "KP": max(16, triton.next_power_of_2(keys)), "BN": PIXELS, "BV": DEPTH, "BJ": INNER,
-            "J": intra * table.shape[2] * table.shape[3], "num_warps": WARPS,
-        }  # fmt: skip
-        output = queries.new_empty(batch, heads, depth, height, width)
-        grid = (triton.cdiv(height * width, PIXELS), triton.cdiv(depth, DEPTH), batch)
-        forward_kernel[grid](queries, table, values, output, *ctx.sizes, **ctx.options)
-        ctx.save_for_backward(queries, table, values)
-        return output
+    of_queries = torch.empty(tiles, *queries.shape, **wide)
+    grid = (triton.cdiv(height * width, PIXELS), tiles, batch)
+    queries_kernel[grid](grad, table, values, of_queries, batch, *integers, **constants)
+    of_values = torch.empty_like(values, dtype=torch.float32)
+    grid = (triton.cdiv(rows * columns, PIXELS), tiles, batch * intra)
+    values_kernel[grid](queries, table, grad, of_values, *integers, **constants)
+    steps = triton.cdiv(pixels, CHUNKS * CHUNK_PIXELS)
+    of_table = torch.empty(triton.cdiv(pixels, steps * CHUNK_PIXELS), keys, constants["J"], **wide)
+    grid = (triton.cdiv(constants["J"], INNER), len(of_table))
+    constants |= {"BN": CHUNK_PIXELS, "STEPS": steps}
+    table_kernel[grid](queries, values, grad, of_table, batch, *integers, **constants)
+    found = of_queries.sum(dim=0), of_table.sum(dim=0).view(table.shape), of_values
+    a, b, c = (x.to(like.dtype) for x, like in zip(found, (queries, table, values), strict=True))
+    return a, b, c
 
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        queries, table, values = ctx.saved_tensors
-        grad = grad.contiguous()
-        batch, heads, keys, height, width = queries.shape
-        depth, intra, rows, columns = values.shape[1:]
-        tiles = triton.cdiv(depth, DEPTH)
-        wide = {"dtype": torch.float32, "device": queries.device}
-        of_queries = torch.empty(tiles, batch, heads, keys, height, width, **wide)
-        grid = (triton.cdiv(height * width, PIXELS), tiles, batch)
-        queries_kernel[grid](grad, table, values, of_queries, batch, *ctx.sizes, **ctx.options)
-        of_values = torch.empty_like(values, dtype=torch.float32)
-        grid = (triton.cdiv(rows * columns, PIXELS), tiles, batch * intra)
-        values_kernel[grid](queries, table, grad, of_values, *ctx.sizes, **ctx.options)
-        steps = triton.cdiv(batch * height * width, CHUNKS * CHUNK_PIXELS)
-        chunks = triton.cdiv(batch * height * width, steps * CHUNK_PIXELS)
-        of_table = torch.empty(chunks, keys, ctx.options["J"], **wide)
-        grid = (triton.cdiv(ctx.options["J"], INNER), chunks)
-        options = {**ctx.options, "BN": CHUNK_PIXELS, "STEPS": steps}
-        table_kernel[grid](queries, values, grad, of_table, batch, *ctx.sizes, **options)
-        found = of_queries.sum(dim=0), of_table.sum(dim=0).view(table.shape), of_values
-        return tuple(x.to(like.dtype) for x, like in zip(found, (queries, table, values), strict=True))
+
+def sizes(queries: Tensor, table: Tensor, values: Tensor) -> tuple[int, ...]:
+    """The integers that all kernels take."""
+    rows, columns, depth, intra = values.shape[1:]
+    return depth, queries.shape[1], queries.shape[2], rows, columns, intra, *table.shape[2:], queries.shape[4]
+
+
+def options(queries: Tensor, table: Tensor) -> dict[str, int]:
+    """What kernels are compiled for."""
+    heads, keys = queries.shape[3:]
+    padded = max(16, triton.next_power_of_2(keys))
+    inner = table[0].numel()
+    return {"H": heads, "KP": padded, "BN": PIXELS, "BV": DEPTH, "BJ": INNER, "J": inner, "num_warps": WARPS}
 
 
 @triton.jit
@@ -75,8 +75,8 @@ def gather_values(values, b, ns, vs, js, in_j, depth, width, rows, columns, intr
     u, dy, dx = js // (r_rows * r_columns), js // r_columns % r_rows - r_rows // 2, js % r_columns - r_columns // 2
     y, x = ns[:, None] // width + dy[None, :], ns[:, None] % width + dx[None, :]
     inside = in_j[None, :] & (y >= 0) & (y < rows) & (x >= 0) & (x < columns)
-    at = ((b[:, None, None] * depth + vs[None, :, None]) * intra + u[None, None, :]) * rows
-    at = (at + y[:, None, :]) * columns + x[:, None, :]
+    at = (b[:, None, None] * rows + y[:, None, :]) * columns + x[:, None, :]
+    at = (at * depth + vs[None, :, None]) * intra + u[None, None, :]
     return tl.load(values + at, mask=inside[:, None, :] & real[:, :, None], other=0.0).to(tl.float32)
 
 
@@ -111,10 +111,10 @@ def forward_kernel(
     )  # fmt: skip
     found = tl.reshape(found, (BN, BV, KP))
     for h in tl.static_range(H):
-        at = ((b * H + h) * keys + ks[None, :]) * pixels + ns[:, None]
+        at = ((b * pixels + ns[:, None]) * H + h) * keys + ks[None, :]
         q = tl.load(queries + at, mask=(ns < pixels)[:, None] & (ks < keys)[None, :], other=0.0).to(tl.float32)
         y = tl.sum(found * q[:, None, :], axis=2)
-        tl.store(output + ((b * H + h) * depth + vs[None, :]) * pixels + ns[:, None], y, mask=real)
+        tl.store(output + ((b * pixels + ns[:, None]) * H + h) * depth + vs[None, :], y, mask=real)
 
 
 @triton.jit
@@ -131,10 +131,10 @@ def queries_kernel(
     )  # fmt: skip
     found = tl.reshape(found, (BN, BV, KP))
     for h in tl.static_range(H):
-        at = ((b * H + h) * depth + vs[None, :]) * pixels + ns[:, None]
+        at = ((b * pixels + ns[:, None]) * H + h) * depth + vs[None, :]
         g = tl.load(grad + at, mask=real, other=0.0).to(tl.float32)
         q = tl.sum(found * g[:, :, None], axis=1)
-        at = (((part * batch + b) * H + h) * keys + ks[None, :]) * pixels + ns[:, None]
+        at = (((part * batch + b) * pixels + ns[:, None]) * H + h) * keys + ks[None, :]
         tl.store(output + at, q, mask=(ns < pixels)[:, None] & (ks < keys)[None, :])
 
 
@@ -155,12 +155,12 @@ def values_kernel(
         ns = y * width + x
         e = tl.load(table + (ks * intra + u) * reach + d, mask=ks < keys, other=0.0).to(tl.float32)
         for h in tl.static_range(H):
-            at = ((b * H + h) * keys + ks[None, :]) * pixels + ns[:, None]
+            at = ((b * pixels + ns[:, None]) * H + h) * keys + ks[None, :]
             q = tl.load(queries + at, mask=inside[:, None] & (ks < keys)[None, :], other=0.0).to(tl.float32)
-            at = ((b * H + h) * depth + vs[None, :]) * pixels + ns[:, None]
+            at = ((b * pixels + ns[:, None]) * H + h) * depth + vs[None, :]
             g = tl.load(grad + at, mask=inside[:, None] & (vs < depth)[None, :], other=0.0).to(tl.float32)
             found += tl.sum(q * e[None, :], axis=1)[:, None] * g
-    at = ((b * depth + vs[None, :]) * intra + u) * rows * columns + ms[:, None]
+    at = ((b * rows * columns + ms[:, None]) * depth + vs[None, :]) * intra + u
     tl.store(output + at, found, mask=(ms < rows * columns)[:, None] & (vs < depth)[None, :])
 
 
@@ -182,9 +182,9 @@ def table_kernel(
             real = in_n[:, None] & (vs < depth)[None, :]
             of_lambdas = tl.zeros((BN, BV, KP), tl.float32)
             for h in tl.static_range(H):
-                at = ((b[:, None] * H + h) * keys + ks[None, :]) * pixels + ns[:, None]
+                at = ((b[:, None] * pixels + ns[:, None]) * H + h) * keys + ks[None, :]
                 q = tl.load(queries + at, mask=in_n[:, None] & (ks < keys)[None, :], other=0.0).to(tl.float32)
-                at = ((b[:, None] * H + h) * depth + vs[None, :]) * pixels + ns[:, None]
+                at = ((b[:, None] * pixels + ns[:, None]) * H + h) * depth + vs[None, :]
                 g = tl.load(grad + at, mask=real, other=0.0).to(tl.float32)
                 of_lambdas += g[:, :, None] * q[:, None, :]
             v = gather_values(

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import log
 from typing import Any
 
 import torch
 from torch import Tensor
 
 EPSILON = 1e-5
+LOG2_E = 1 / log(2)
 
 
 def concat_channels(values: Tensor, positions: Tensor, vector: Tensor | None) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .elements import EPSILON, chunk_slices
+from .elements import EPSILON, LOG2_E, chunk_slices
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,15 @@ class GridElements:
         if self.vector is not None:
             parts.append(lead.sum(dim=-1, keepdim=True) * self.vector.to(lead.dtype))
         return torch.cat(parts, dim=-1).add_(own[..., -1:])
+
+
+def read_with_kernel(queries: Tensor, elements: GridElements) -> Tensor:
+    """softmax(queries x^') x^ by `grid_read_triton`: (B, R, C) to (B, R, C). No gradient of the elements."""
+    from .grid_read_triton import read_grid
+
+    tables = elements.tables(queries, LOG2_E)
+    *sums, _ = read_grid(*tables, elements.values, elements.mean, elements.rstd, elements.mask)
+    return elements.read(tuple(sums))
 
 
 Moments = tuple[int, Tensor, Tensor]  # number of channels; variance and mean over them

@@ -13,7 +13,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-MOST_CHANNELS = 15  # of the values: with the mean they are one tile of a matrix product
 ROWS, COLUMNS, WARPS = 32, 128, 8  # of a tile: rows that read, cells of the grid; with these no register is spilled
 PRECISION = tl.constexpr("tf32x3")  # float32 to about 2^-22, on tensor cores
 LN2 = log(2.0)
@@ -28,7 +27,7 @@ def read_grid(
     Differentiable in own, lead and trail.
 
     Args:
-        own: (B, Cv + 1, R), Cv at most MOST_CHANNELS.
+        own: (B, Cv + 1, R), Cv at most 15: with the mean they are one tile of a matrix product.
         lead: (B, L, R).
         trail: (B, W, R).
         values: (B, L W, Cv), in row-major order.
@@ -38,7 +37,7 @@ def read_grid(
 
     Returns:
         sum p rstd (values, -mean) (B, Cv + 1, R); sum over x of p rstd (B, L, R); sum over y of p rstd (B, W, R); and
-        log2 of the sum of 2^s (B, R).
+        log2 of the sum of 2^s (B, R). Zeros, and a very small number, where no cell is real.
     """
     return GridRead.apply(own, lead, trail, values, mean, rstd, mask)
 
@@ -72,8 +71,9 @@ class GridRead(torch.autograd.Function):
 
         highest, total, of_own = sums
         top = highest.amax(dim=(0, 1))
+        top = top.masked_fill(top == -torch.inf, 0)  # no cell is real
         shrink = (highest - top).exp2()  # (tiles, parts, B, R)
-        total = (total * shrink).sum(dim=(0, 1))
+        total = (total * shrink).sum(dim=(0, 1)).clamp(min=torch.finfo(torch.float32).tiny)
         of_own = (of_own * shrink[..., None, :]).sum(dim=(0, 1)) / total[:, None]
         of_lead = (of_lead[0] * (of_lead[1] - top[:, None]).exp2()).sum(dim=0) / total[:, None]
         by_column = shrink.repeat_interleave(COLUMNS, dim=0)[:width].permute(1, 2, 0, 3)  # (parts, B, W, R)

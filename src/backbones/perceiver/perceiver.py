@@ -15,7 +15,16 @@ from datamodules.core.checks import check_counts, check_range
 
 from ..base import Backbone
 from .attention import CrossAttend, SelfAttend
-from .reading import ReadPlan, Segment, attention_weights, is_separable, plan_read, prepare_elements, prepare_grid
+from .reading import (
+    ReadPlan,
+    Segment,
+    attention_weights,
+    is_separable,
+    plan_read,
+    prepare_elements,
+    prepare_grid,
+    prepare_on_gpu,
+)
 
 DEEPEST = 1000  # blocks
 LEARNED_POSITION_CHANNELS = 128  # appendix D
@@ -179,9 +188,12 @@ class Perceiver(Backbone):
         """A modality's elements: values, positions (the byte array's or learned) and, with several modalities, the
         learned vector that pads each modality to the same width (section 4.2)."""
         vector = self.modality_vectors[name] if name in self.modality_vectors else None
-        if name not in self.positions and is_separable(array):
+        if name not in self.positions and is_separable(array, vector):
             array = array.restore()  # attention does not depend on the order
-            return prepare_grid(array, vector, self.mask_of(name, array))
+            mask = self.mask_of(name, array)
+            if array.values.device.type == "cuda":
+                return prepare_on_gpu(array, mask, plan, self.rows)
+            return prepare_grid(array, vector, mask)
         positions = self.positions[name] if name in self.positions else array.positions
         return prepare_elements(array.values, positions, vector, self.mask_of(name, array), plan)
 

@@ -12,8 +12,10 @@ saliency maps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from math import log
+from functools import partial
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -21,10 +23,19 @@ from torch import Tensor
 from datamodules import ByteArray
 from datamodules.core.positions import outer_sum
 
-from .elements import EPSILON, Elements, chunk_slices, concat_channels
-from .grid_elements import GridElements, grid_factors, joint_moments, leading_axes, moments, outer_moments
+from ..fastest import fastest
+from .elements import EPSILON, LOG2_E, Elements, chunk_slices, concat_channels
+from .grid_elements import (
+    GridElements,
+    grid_factors,
+    joint_moments,
+    leading_axes,
+    moments,
+    outer_moments,
+    read_with_kernel,
+)
 
-LOG2_E = 1 / log(2)
+MOST_KERNEL_CHANNELS = 15  # of the values, in `grid_read_triton`
 KINDS = {"any": Elements, "grid": GridElements}
 TENSORS = {kind: [f.name for f in fields(elements) if f.name != "start"] for kind, elements in KINDS.items()}
 Segment = Elements | GridElements
@@ -62,16 +73,20 @@ def plan_read(
     return ReadPlan(examples, max(256, 2**19 // (examples * rows)), elements * channels <= 2**24, dtype)
 
 
-def is_separable(array: ByteArray) -> bool:
+def is_separable(array: ByteArray, vector: Tensor | None = None) -> bool:
     """Whether elements are read along the axes of their grid, the one place that decides it.
 
     Their positions must be a sum over two axes or more. On a CPU this costs a pair as much as some 20 channels more than the
     values: equal at 28 x 28 with 18 channels of positions and at 4 x 7 x 7 with 64 of values, twice as fast with 66. On a
-    GPU the general products stay until one kernel does both: every chunk would pass through memory several times.
+    GPU it is for the kernel alone, which takes few channels and no gradients but the queries': with general products every
+    chunk would pass through memory several times.
     """
-    if array.axes is None or len(array.grid or ()) < 2 or array.values.device.type == "cuda":
+    if array.axes is None or len(array.grid or ()) < 2:
         return False
     _, elements, channels = array.values.shape
+    if array.values.device.type == "cuda":
+        plain = vector is None and not array.values.requires_grad and not torch.compiler.is_compiling()
+        return plain and channels <= MOST_KERNEL_CHANNELS and find_spec("triton") is not None
     return elements >= 256 and array.axes.shape[-1] >= 24 + channels / 4
 
 
@@ -105,6 +120,30 @@ def prepare_grid(array: ByteArray, vector: Tensor | None, mask: Tensor | None) -
     return GridElements(array.values, vector, mask, mean, rstd, lead, trail, factors)
 
 
+def prepare_on_gpu(array: ByteArray, mask: Tensor | None, plan: ReadPlan, rows: int) -> Segment:
+    """A separable byte array's elements, for the kernel or for general products: whichever is faster for `rows` queries."""
+
+    def make(way: str) -> Segment:
+        if way == "the Triton kernel":
+            return prepare_grid(array, None, mask)
+        return prepare_elements(array.values, array.positions, None, mask, plan)
+
+    def make_ways() -> dict[str, Callable[[], list[Tensor]]]:
+        width = array.values.shape[-1] + array.positions.shape[-1]
+        queries = torch.randn(len(array.values), rows, width, device=array.values.device, dtype=plan.dtype)
+        queries = (queries / width**0.5).requires_grad_()
+
+        def step(way: str) -> list[Tensor]:
+            with torch.enable_grad():
+                read = read_elements(queries, [make(way)], plan)
+                return [read, *torch.autograd.grad(read.float().square().sum(), queries)]
+
+        return {way: partial(step, way) for way in ("general products", "the Triton kernel")}
+
+    key = ("read", array.values.shape, array.positions.shape, rows, plan.dtype, array.values.device, mask is None)
+    return make(fastest(key, make_ways, 1e-3 if plan.dtype == torch.float32 else 5e-2))
+
+
 def read_elements(queries: Tensor, segments: list[Segment], plan: ReadPlan) -> Tensor:
     """softmax(queries x^') x^ over the elements of all segments.
 
@@ -116,6 +155,8 @@ def read_elements(queries: Tensor, segments: list[Segment], plan: ReadPlan) -> T
     Returns:
         (B, R, C); zeros for a row whose elements are all masked.
     """
+    if queries.device.type == "cuda" and isinstance(segments[0], GridElements):
+        return read_with_kernel(queries, segments[0]).to(queries.dtype)
     kinds = tuple("grid" if isinstance(segment, GridElements) else "any" for segment in segments)
     flat = [getattr(s, name) for s, kind in zip(segments, kinds, strict=True) for name in TENSORS[kind]]
     return ReadElements.apply(queries, (plan.examples, plan.chunk), kinds, *flat)

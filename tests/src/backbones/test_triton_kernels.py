@@ -8,7 +8,10 @@ from itertools import product
 import pytest
 import torch
 
-from src.backbones.lambda_networks.position_lambda import apply_position_lambdas
+from datamodules import ByteArray
+from datamodules.core.positions import axis_features, grid_features
+from src.backbones.lambda_networks.position_lambda import KERNEL, backward, forward, position_lambdas
+from src.backbones.perceiver.reading import plan_read, prepare_elements, prepare_grid, read_elements
 from tests.support import ROOT
 
 pytest.importorskip("triton")
@@ -68,22 +71,37 @@ def check_grid(shape, masked, dtype):
     assert_close(found, wanted, 1e-5, (shape, masked, dtype))  # values are rounded before both; the rest is float32
 
 
-def check_lambdas(shape, dtype, tolerance):
-    from src.backbones.lambda_networks import position_lambda_triton
+def check_elements() -> None:
+    """A byte array is read as on the general path, also where an example has no real element."""
+    from src.backbones.perceiver.grid_elements import read_with_kernel
 
+    axes = axis_features((6, 9), 8)
+    values, queries = torch.randn(2, 54, 3), torch.randn(2, 5, 3 + axes.shape[1]).requires_grad_()
+    mask = torch.arange(54).expand(2, -1) < torch.tensor([[30], [0]])
+    array = ByteArray(values, grid_features(axes, (6, 9)), (6, 9), mask=mask, axes=axes)
+    plan = plan_read(2, 54, 5, queries.shape[2], torch.float32, torch.device("cpu"))
+    general = prepare_elements(values, array.positions, None, mask, plan)
+    wanted = with_gradients(lambda rows: read_elements(rows, [general], plan), [queries])
+    found = with_gradients(lambda rows: read_with_kernel(rows, prepare_grid(array, None, mask)), [queries])
+    assert_close(found, [x.double() for x in wanted], 1e-5, "elements")
+
+
+def check_lambdas(shape, dtype, tolerance):
     batch, heads, keys, depth, intra, queries, context, scope = shape
     make = torch.Generator().manual_seed(0)
-    sizes = [(batch, heads, keys, *queries), (keys, intra, *scope), (batch, depth, intra, *context)]
+    sizes = [(batch, *queries, heads, keys), (keys, intra, *scope), (batch, *context, depth, intra)]
     inputs = [torch.randn(*size, generator=make).to(dtype) for size in sizes]
-    wanted = with_gradients(apply_position_lambdas, [x.double() for x in inputs])
-    found = with_gradients(position_lambda_triton.apply_position_lambdas, inputs)
-    assert_close(found, wanted, tolerance, (shape, dtype))
+    output, *gradients = with_gradients(position_lambdas, [x.double() for x in inputs])
+    weights = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output).to(dtype)
+    found = [forward(KERNEL, *inputs), *backward(KERNEL, weights, *inputs)]
+    assert_close(found, [output, *gradients], tolerance, (shape, dtype))
 
 
 def main() -> None:
     """What the process with the interpreter does."""
     for shape, masked, dtype in product(GRIDS, (False, True), (torch.float32, torch.bfloat16)):
         check_grid(shape, masked, dtype)
+    check_elements()
     for shape in LAMBDAS:
         check_lambdas(shape, torch.float32, 1e-5)
         check_lambdas(shape, torch.bfloat16, 2e-2)
