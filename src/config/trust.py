@@ -11,6 +11,7 @@ rejected (datamodules.storage.shards).
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 import sys
@@ -160,6 +161,8 @@ def may_be_named(path: str, trusted: Sequence[str]) -> bool:
 
 def how_to_trust(path: str) -> str:
     """What to do where a class is neither known nor trusted."""
+    if near := difflib.get_close_matches(path.rpartition(".")[0], OURS, n=1, cutoff=0.8):
+        return f"did you mean {near[0]}?"
     if path.partition(".")[0] in {*sys.stdlib_module_names, "jsonargparse", NAME}:
         return "remove it"
     return f"if you trust the classes of {path.partition('.')[0]}, add --trust '[{path.partition('.')[0]}]'"
