@@ -202,4 +202,8 @@ def check_data_spec(spec: DataSpec, trained_on: dict, folder: Path) -> None:
 
 
 def describe_modalities(modalities: dict) -> str:
-    return ", ".join(f"{n} {m['elements']}x({m['channels']}+{m['position_channels']})" for n, m in modalities.items())
+    sizes = {
+        name: [m.get(key, "?") for key in ("elements", "channels", "position_channels")]
+        for name, m in modalities.items()
+    }
+    return ", ".join(f"{name} {elements}x({c}+{p})" for name, (elements, c, p) in sizes.items())

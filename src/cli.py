@@ -144,7 +144,9 @@ class ByteBenchCLI(LightningCLI):
         if config["enable_progress_bar"] is not False:
             callbacks.append(RunProgress())
         if not self.recording:
-            config.update(enable_checkpointing=False, logger=False, callbacks=callbacks)
+            # a stranger's config may name folders to write to
+            config.update(enable_checkpointing=False, logger=False, profiler=None, default_root_dir=None)
+            config["callbacks"] = callbacks
             return L.Trainer(**config)
         self.throughput, self.energy = Throughput(), Energy()
         callbacks += [self.throughput, self.energy]

@@ -42,7 +42,7 @@ def main(args: list[str] | None = None) -> bool:
     run = Run(options.run)
     config = run.config()
     original = run.read("environment.json")
-    if options.runs_dir.resolve() == Path(config["runs_dir"]).resolve():
+    if options.runs_dir.resolve() == Path(str(config.get("runs_dir", "runs"))).resolve():
         raise UserError(f"--runs_dir {options.runs_dir} contains the run itself: pass another folder")
     command = ["--config", str(run.folder / "config.yaml"), "--runs_dir", str(options.runs_dir)]
     command += ["--trust", options.trust] if options.trust else []

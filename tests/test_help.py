@@ -85,7 +85,7 @@ def undescribed(options: Iterable[argparse.Action]) -> list[str]:
     return found
 
 
-class Found(Exception):
+class Found(BaseException):
     """A command's parser, at the moment at which it would parse."""
 
 

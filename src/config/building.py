@@ -28,6 +28,8 @@ def told_in_one_line() -> Iterator[None]:
 
 def check_trainer(config: dict[str, Any]) -> None:
     """Raises UserError where options of the trainer are out of range; Lightning checks a part of them."""
+    if config["overfit_batches"]:
+        raise UserError("--trainer.overfit_batches changes the order of samples: use --trainer.limit_train_batches")
     for name in ("max_epochs", "max_steps"):
         if config[name] is not None and config[name] != -1:
             check_range(1, **{f"--trainer.{name}": config[name]})

@@ -64,7 +64,15 @@ def is_user_error(error: Exception) -> bool:
         return True
     if type(error).__name__ == "MisconfigurationException":  # Lightning's
         return True
-    return isinstance(error, ValueError) and str(error).startswith((CONSTRUCTOR_FAILED, "You selected an invalid"))
+    return isinstance(error, ValueError) and (str(error).startswith(CONSTRUCTOR_FAILED) or said_by_lightning(error))
+
+
+def said_by_lightning(error: Exception) -> bool:
+    """Whether Lightning itself raised an error, as it does for options of the trainer that do not fit the data."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("lightning.")
 
 
 def one_line(error: Exception) -> str:

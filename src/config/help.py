@@ -118,7 +118,7 @@ def slot_help(slot: str, name: str, trusted: Sequence[str]) -> Iterator[str]:
 def find_class(name: str, trusted: Sequence[str] = ()) -> type:
     """A class by its path, or by its name in our packages. Raises UserError with the nearest name if there is none."""
     module, _, last = current(name).rpartition(".")
-    if module and not may_be_named(current(name), ("lightning", "torch", *trusted)):
+    if module and not may_be_named(current(name), ("lightning", "timm", "torch", NAME, *trusted)):
         raise UserError(f"{name} is not imported for its help: {how_to_trust(name)}")
     for place in [module] if module else PACKAGES:
         try:

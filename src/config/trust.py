@@ -1,9 +1,9 @@
 """A config is data: what it may have called is decided on what the parser resolved, before it is imported.
 
 A config names classes. The parser accepts a class only where its base class is asked for: a Task as model, a Backbone in
-it, an Optimizer, a Schedule, a Callback. Beyond that, a class must be of this package, an optimizer of torch or timm, one of
-LIGHTNING below, or of a package that the user trusts with --trust. Functions are never called, whoever wrote them: not those
-of a trusted package, nor those that a module of ours has imported.
+it, an Optimizer, a Schedule, a Callback. Beyond that, a class must be a task, backbone, schedule or data set of ours, an
+optimizer of torch or timm, one of CALLBACKS below, or of a package that the user trusts with --trust. Functions are never
+called, whoever wrote them: not those of a trusted package, nor those that a module of ours has imported.
 
 Elsewhere, checkpoints are loaded as tensors and plain values only, and tar members with absolute or parent paths are
 rejected (datamodules.storage.shards).
@@ -11,6 +11,7 @@ rejected (datamodules.storage.shards).
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 import sys
@@ -25,10 +26,12 @@ from datamodules import UserError
 
 from .package import NAME
 
-OURS = (NAME, "datamodules")
+OURS = ("datamodules", *(f"{NAME}.{room}" for room in ("backbones", "optim", "tasks")))
 OPTIMIZERS = ("torch.optim", "timm.optim")
-# Its other classes call functions that they are given, or write files wherever they are told
-LIGHTNING = {
+# Callbacks and strategies. Others call functions that they are given, or write files wherever they are told
+CALLBACKS = {
+    f"{NAME}.pictures": {"callback": ["Pictures"]},
+    f"{NAME}.training": {"batch_norm": ["SettleBatchNorms"]},
     "lightning.pytorch.callbacks": {
         "device_stats_monitor": ["DeviceStatsMonitor"],
         "early_stopping": ["EarlyStopping"],
@@ -47,7 +50,7 @@ KNOWN = (
     *OPTIMIZERS,
     *(
         path
-        for package, modules in LIGHTNING.items()
+        for package, modules in CALLBACKS.items()
         for module, names in modules.items()
         for name in names
         for path in (f"{package}.{name}", f"{package}.{module}.{name}")
@@ -158,6 +161,8 @@ def may_be_named(path: str, trusted: Sequence[str]) -> bool:
 
 def how_to_trust(path: str) -> str:
     """What to do where a class is neither known nor trusted."""
-    if path.partition(".")[0] in {*sys.stdlib_module_names, "jsonargparse"}:
+    if near := difflib.get_close_matches(path.rpartition(".")[0], OURS, n=1, cutoff=0.8):
+        return f"did you mean {near[0]}?"
+    if path.partition(".")[0] in {*sys.stdlib_module_names, "jsonargparse", NAME}:
         return "remove it"
     return f"if you trust the classes of {path.partition('.')[0]}, add --trust '[{path.partition('.')[0]}]'"

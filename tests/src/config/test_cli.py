@@ -103,7 +103,7 @@ def test_a_wrong_option_names_it_and_the_nearest_one(options, said, tmp_path, mo
         ("model.init_args.schedule.init_args.warmups", 0.1, "src.optim.Cosine has no option 'warmups': did you mean"),
         ("model.init_args.schedule.init_args.warmup", 5, "warmup is 5.0: pass a fraction of training"),
         (f"{BACKBONE}.init_args.self_heads", 5, "latent_dim 64 does not divide by self_heads 5: change one"),
-        (f"{BACKBONE}.init_args.num_latents", -3, "num_latents is -3: pass 1 to"),
+        (f"{BACKBONE}.init_args.num_latents", -3, "num_latents is -3: pass 1 to 1,000,000"),
         ("model.init_arg", {"a": 1}, "model needs the keys class_path and init_args"),
         ("trainer.max_epoch", 3, "trainer has no option 'max_epoch': did you mean max_epochs?"),
         ("experimnt", "x", "the config has no option 'experimnt': did you mean experiment?"),

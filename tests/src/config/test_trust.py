@@ -87,6 +87,14 @@ def attacks(left: Path) -> dict[str, dict]:
         "eval": {"model.init_args.backbone": calling("builtins.eval", source="1")},
         "partial": {"model.init_args.backbone": calling("functools.partial", func="os.system")},
         "the parser's own settings": {"model.init_args.backbone": calling("jsonargparse.set_parsing_settings")},
+        "checkpoints of ours anywhere": {
+            "trainer.callbacks": [
+                calling("src.training.checkpointing.Checkpointing", folder=str(left), monitor="top1", saving=True)
+            ]
+        },
+        "a logger of ours anywhere": {
+            "trainer.logger": calling("src.runs.wandb_logger.PatientWandbLogger", folder=str(left), run_id="x")
+        },
         "a hook": {"trainer.callbacks": [hook]},
         "a logger that writes anywhere": {
             "trainer.logger": calling(f"{lightning}.loggers.CSVLogger", save_dir=str(left))
