@@ -1,8 +1,8 @@
 """The checkpoints of a run: how they are replaced, and checked when they are read.
 
 last.ckpt is the newest, previous.ckpt the one before it, best.ckpt that of the best epoch. Beside each lies its SHA-256,
-NAME.sha256, which `sha256sum -c` reads too. It also holds the digest of the file that it replaces: it is written first, so a
-kill between the two leaves a checkpoint that is known. A checkpoint without one is of an older version and is taken as it
+NAME.sha256, which `sha256sum -c` reads too. It also holds the digests of the files before: it is written first, so a kill
+between the two leaves a checkpoint that is known. A checkpoint without one is of an older version and is taken as it
 is, if the checksums inside of it hold.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from datamodules import UserError
 
-from .files import PART, put_in_place, remove_quietly, sha256_of, write_aside, write_file
+from .files import PART, remove_quietly, sha256_of, sync_folder, write_aside
 
 LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 
@@ -47,6 +47,7 @@ def replace_checkpoints(folder: Path, content: memoryview, best: bool) -> None:
             digests = known_digests(last)
             install(last, folder / PREVIOUS, digests[0] if digests else None)
         install(aside, last, digest)
+        sync_folder(folder)  # once: file systems with a journal keep the order of renames in a folder
     except OSError:
         remove_quietly(aside)
         raise
@@ -64,9 +65,9 @@ def install(source: Path, path: Path, digest: str | None) -> None:
     if digest is None:
         beside.unlink(missing_ok=True)
     else:
-        before = [f"# before: {known}\n" for known in known_digests(path)[:1] if known != digest]
-        write_file(beside, "".join([f"{digest}  {path.name}\n", *before]))
-    put_in_place(source, path)
+        before = [f"# before: {known}\n" for known in known_digests(path)[:2] if known != digest]
+        os.replace(write_aside(beside, "".join([f"{digest}  {path.name}\n", *before])), beside)
+    os.replace(source, path)
 
 
 def digest_path(path: Path) -> Path:

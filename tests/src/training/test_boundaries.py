@@ -11,7 +11,7 @@ from tests.support import ROOT
 
 @pytest.mark.integration
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
-@pytest.mark.parametrize(("scenario", "every"), [("run", 19), ("prepare", 13)])
+@pytest.mark.parametrize(("scenario", "every"), [("run", 19), ("prepare", 11)])
 def test_what_is_struck_at_a_system_call_goes_on_to_the_same_bits(scenario, every):
     command = [sys.executable, "-m", "tests.support.boundaries", scenario, "--every", str(every), "--first", "3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
