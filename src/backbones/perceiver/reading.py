@@ -233,8 +233,8 @@ class ReadElements(torch.autograd.Function):
         read, log_total = (torch.cat(parts) for parts in zip(*found, strict=True))
         ctx.sizes, ctx.kinds = sizes, kinds
         ctx.save_for_backward(queries, read, log_total, *flat)
-        # a copy, because torch.compile returns zero gradients for an output that is also saved
-        return read.to(queries.dtype, copy=True)
+        # torch.compile returns zero gradients for an output that is also saved
+        return read.to(queries.dtype, copy=torch.compiler.is_compiling())
 
     @staticmethod
     @torch.autograd.function.once_differentiable

@@ -1,11 +1,13 @@
 """What the benchmarks compute rather than time: the paper's accounting, equal work, fitted exponents."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from src.benchmarks.lambda_layers import LAYERS, map_gib
-from src.benchmarks.perceiver import SHAPES, implementations
+from src.benchmarks.perceiver import SHAPES, Shape, defined_flops, executed_flops, implementations, ours
 from src.benchmarks.scaling import exponent
 
 
@@ -31,6 +33,19 @@ def test_perceivers_that_are_compared_have_the_same_parameters():
     assert counts["ours"] == counts["transformers"]
     # perceiver-pytorch shares its latent transformers but for the first
     assert counts["perceiver_pytorch"] > counts["ours"]
+
+
+def test_reading_along_axes_executes_fewer_operations_than_the_definition_and_more_with_more_elements():
+    def counts(side: int) -> tuple[int, int, int]:
+        shape = Shape(2, {"image": ((side, side), 1)}, 16, 8, 16, 1, 1)
+        general = executed_flops(partial(ours, separable=False), shape)
+        return executed_flops(ours, shape), general, defined_flops(shape)
+
+    small, large = counts(16), counts(32)
+    assert small[0] < small[1] <= small[2]  # the definition also counts a gradient of the values
+    assert all(a < b for a, b in zip(small, large, strict=True))
+    # four times the elements: of a pair only 1 + 3 channels are multiplied, in place of 1 + 66
+    assert (large[0] - small[0]) * 8 < large[1] - small[1]
 
 
 def test_the_exponent_of_a_power_law_is_found():
