@@ -56,11 +56,12 @@ def position_lambdas_backward(
     plan, given = plan_for(queries, table, values), (grad, queries, table, values)
     with torch.autocast(queries.device.type, enabled=False):
         if isinstance(plan, Tiling):
-            return scores_first.backward(plan, *given)
-        wide = torch.promote_types(queries.dtype, torch.float32)
-        found = lambdas_first.backward(plan, *(x.to(wide) for x in given))
-    a, b, c = (x.to(queries.dtype) for x in found)
-    return a, b, c
+            found = scores_first.backward(plan, *given)
+        else:
+            wide = torch.promote_types(queries.dtype, torch.float32)
+            found = lambdas_first.backward(plan, *(x.to(wide) for x in given))
+    of_queries, of_table, of_values = (x.to(queries.dtype).contiguous() for x in found)
+    return of_queries, of_table, of_values
 
 
 @position_lambdas.register_fake
