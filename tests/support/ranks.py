@@ -39,14 +39,11 @@ OPTIMIZERS = {"Perceiver": partial(Lamb, lr=1e-2, weight_decay=0.01)}
 
 
 class DoubleDigits(Digits):
-    """In float64; Lightning refuses precision 64-true where a model is sharded. The darkest pixels are masked, so that the
-    number of real elements differs between ranks."""
+    """In float64; Lightning refuses precision 64-true where a model is sharded."""
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
         flat = super().on_after_batch_transfer(batch, dataloader_idx)
-        inputs = {name: x.to(torch.float64) for name, x in flat.inputs.items()}
-        masked = {name: replace(x, mask=x.values[..., 0] > x.values.min()) for name, x in inputs.items()}
-        return replace(flat, inputs=masked)
+        return replace(flat, inputs={name: inputs.to(torch.float64) for name, inputs in flat.inputs.items()})
 
 
 class Watch(L.Callback):
