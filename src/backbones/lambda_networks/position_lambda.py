@@ -55,7 +55,9 @@ def position_lambdas_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of queries, table and values."""
     with torch.autocast(queries.device.type, enabled=False):
-        return backward(plan_for(queries, table, values), grad, queries, table, values)
+        found = backward(plan_for(queries, table, values), grad, queries, table, values)
+    of_queries, of_table, of_values = (x.to(queries.dtype).contiguous() for x in found)
+    return of_queries, of_table, of_values
 
 
 @position_lambdas.register_fake

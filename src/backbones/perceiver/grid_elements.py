@@ -135,8 +135,8 @@ def read_with_kernel(queries: Tensor, elements: GridElements) -> Tensor:
     """softmax(queries x^') x^ by `grid_read_triton`: (B, R, C) to (B, R, C). No gradient of the elements."""
     from .grid_read_triton import read_grid
 
-    tables = elements.tables(queries, LOG2_E)
-    *sums, _ = read_grid(*tables, elements.values, elements.mean, elements.rstd, elements.mask)
+    own, lead, trail = elements.tables(queries, LOG2_E)
+    *sums, _ = read_grid(own, lead, trail, elements.values, elements.mean, elements.rstd, elements.mask)
     return elements.read(tuple(sums))
 
 

@@ -76,7 +76,7 @@ def test_output_equals_the_papers_formula_query_by_query(grid, options, training
     layer = build(**options).train(training)
     x = torch.randn(2, 6, *grid, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(layer(x), by_the_formula(layer, x, x), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(layer(x), by_the_formula(layer, x, x), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_separate_context_of_any_grid_is_what_is_summarised(options, grid, con
     layer = build(context_dim=7, **options).eval()
     x, context = (torch.randn(2, c, *g, dtype=torch.float64) for c, g in ((6, grid), (7, context_grid)))
     with torch.no_grad():
-        torch.testing.assert_close(layer(x, context), by_the_formula(layer, x, context), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(layer(x, context), by_the_formula(layer, x, context), rtol=1e-12, atol=1e-12)
 
 
 def test_parameter_counts_are_the_papers():
@@ -125,7 +125,7 @@ def test_layers_may_share_embeddings_and_their_gradients_add_up():
     x = torch.randn(2, 6, 3, 4, dtype=torch.float64)
     apart = [torch.autograd.grad(layer(x).square().sum(), first.embeddings)[0] for layer in (first, second)]
     (first(x).square().sum() + second(x).square().sum()).backward()
-    torch.testing.assert_close(first.embeddings.grad, sum(apart), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(first.embeddings.grad, sum(apart), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(

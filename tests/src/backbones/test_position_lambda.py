@@ -72,6 +72,11 @@ def test_the_operator_equals_the_textbook_with_all_gradients(case):
     assert_close([found, *gradients], [wanted, *torch.autograd.grad((wanted * weights).sum(), given)])
 
 
+@pytest.mark.parametrize("side", [4, 40])
+def test_the_operator_keeps_the_contract_of_torch(side):
+    torch.library.opcheck(position_lambdas, made((side, side), (side, side), (7, 7)))
+
+
 def assert_equal(order, plan, given: list[Tensor]) -> None:
     wanted = textbook(*given)
     weights = torch.randn_like(wanted)
