@@ -22,11 +22,9 @@ from lightning.pytorch.strategies import Strategy
 from datamodules import ByteArrayDataModule, UserError
 from datamodules.core.checks import check_range
 
-from .config.building import check_trainer, told_in_one_line
-from .config.class_paths import current_word, with_current_class_paths
 from .config.documents import Loader
 from .config.names import check_name
-from .config.package import command_name, with_shipped_configs
+from .config.package import command_name, current_word, with_current_class_paths, with_shipped_configs
 from .config.secrets import redacted
 from .config.trust import check_config, importing_only, trusted_packages
 from .metrics.logged import metrics_of
@@ -38,6 +36,7 @@ from .runs.metrics_log import MetricsLog
 from .runs.results import Results
 from .suites.definition import load_suite
 from .tasks.base import Task
+from .training.building import check_trainer, told_in_one_line
 from .training.checkpointing import Checkpointing
 from .training.energy import Energy
 from .training.progress import RunProgress, Throughput

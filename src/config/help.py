@@ -11,9 +11,8 @@ from typing import Any, get_args
 
 from datamodules import UserError
 
-from .class_paths import current
 from .error_messages import PACKAGES, load, nearest_class
-from .package import CONFIGS, NAME, command_name
+from .package import CONFIGS, NAME, command_name, current
 from .trust import how_to_trust, may_be_named, trusted_packages
 
 FIRST_SCREEN = """usage: {fit} --config CONFIG [options]

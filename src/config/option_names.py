@@ -7,10 +7,9 @@ from pathlib import Path
 
 from datamodules import UserError
 
-from .class_paths import current
 from .documents import read_yaml
 from .error_messages import COMMAND_OPTIONS, suggest, unknown_option
-from .package import find_config
+from .package import current, find_config
 from .signatures import TRAINER, parameters
 
 # jsonargparse's own

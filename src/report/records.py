@@ -14,7 +14,7 @@ import pandas as pd
 
 from datamodules import UserError
 
-from ..config.class_paths import with_current_class_paths
+from ..config.package import with_current_class_paths
 from ..metrics.registry import is_count, main_metric
 from ..runs.curves import read_curves
 from ..runs.folder import Run, read_config

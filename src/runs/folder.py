@@ -35,8 +35,8 @@ import yaml
 
 from datamodules import UserError
 
-from ..config.class_paths import with_current_class_paths
 from ..config.documents import read_json, read_yaml
+from ..config.package import with_current_class_paths
 from .checkpoints import load_checkpoint
 from .files import PART, json_text, put_in_place, sha256_of, write_file
 from .identity import CODE, changes, identity

@@ -9,7 +9,7 @@ from typing import Any
 from datamodules import UserError
 from datamodules.core.checks import check_counts, check_range
 
-from .error_messages import external_failure, is_user_error, shorten, squeeze
+from ..config.error_messages import external_failure, is_user_error, shorten, squeeze
 
 
 @contextmanager
