@@ -14,7 +14,8 @@ from datamodules import DataSpec, Diabetes, Digits, UserError
 from src.backbones import Backbone
 from src.metrics.registry import METRICS, Metric, register
 from src.runs.folder import Run
-from src.runs.results import Results
+from src.runs.metrics_log import MetricsLog
+from src.runs.results import SCHEMA, Results
 from src.tasks import Classification, Regression
 from src.tasks.base import Task
 from src.training.checkpointing import Checkpointing
@@ -130,7 +131,7 @@ def test_regression_learns_and_keeps_the_checkpoint_with_the_lowest_error(tmp_pa
 @pytest.mark.parametrize("direction", [True, False])
 def test_best_is_the_highest_or_the_lowest_as_the_registry_says(direction, tmp_path, monkeypatch):
     monkeypatch.setitem(METRICS, "made_up", Metric("made_up", "made up", higher_is_better=direction))
-    callback = Checkpointing(tmp_path, "made_up")
+    callback = Checkpointing(tmp_path, "made_up", MetricsLog(tmp_path))
     callback.best = 0.5
     assert (callback.is_better(0.6), callback.is_better(0.4)) == (direction, not direction)
     assert not callback.is_better(0.5)
@@ -160,7 +161,7 @@ def test_data_of_another_task_and_unknown_metrics_are_refused(image_spec):
     with pytest.raises(UserError, match="Classification needs single_label or multi_label data, these are regression"):
         Classification(Diabetes().spec, None)
     with pytest.raises(UserError, match="no metric is called 'top2'"):
-        Checkpointing(Path("nowhere"), "top2")
+        Checkpointing(Path("nowhere"), "top2", MetricsLog(Path("nowhere")))
     with pytest.raises(UserError, match="a metric called 'top1' exists already"):
         register(Metric("top1", "other"))
 
@@ -190,5 +191,5 @@ def test_results_that_do_not_fit_the_schema_are_refused_in_one_line(changes, sai
 
 def test_results_written_are_the_results_read():
     results = Run(ROOT / "tests/first_house/finished/seed0").results()
-    assert (results.main_metric, results.schema) == ("top1", 2)
+    assert (results.main_metric, results.schema) == ("top1", SCHEMA)
     assert Results.from_dict(json.loads(json.dumps(results.to_dict())), "here") == results

@@ -1,4 +1,8 @@
-"""Runs of version 0.1, before modules moved: they load, compare and resume, to the same bits."""
+"""Runs of version 0.1: they load, compare and resume, to the same numbers.
+
+Since the Perceiver reads with exp2 (0.3), a loss may differ in its last digits; no prediction does. A change of the code that
+differs by more must raise CODE in src/runs/identity.py.
+"""
 
 import json
 import shutil
@@ -39,15 +43,22 @@ def metrics(folder: Path) -> dict:
     return json.loads((folder / "results.json").read_text())["metrics"]
 
 
+def same(found: dict, wanted: dict) -> bool:
+    """Whether shares and counts are equal, and losses but for rounding."""
+    losses = [metrics.pop("loss") for metrics in (found, wanted)]
+    return found == wanted and losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
 def test_an_old_checkpoint_gives_the_metrics_it_had(runs):
     folder = runs / "first_house" / "finished" / "seed0"
-    assert evaluate.main(["--run", str(folder)]) == metrics(folder)["test"]
+    assert same(evaluate.main(["--run", str(folder)]), metrics(folder)["test"])
 
 
-def test_an_old_run_that_was_stopped_resumes_to_the_bits_of_one_that_was_not(runs):
+def test_an_old_run_that_was_stopped_resumes_to_the_numbers_of_one_that_was_not(runs):
     run = fit.main([*OPTIONS, "--runs_dir", str(runs), "--trainer.max_epochs", "6", "--resume", "auto"])
     assert run.results().steps == 108
-    assert metrics(run.folder) == metrics(runs / "first_house" / "finished" / "seed0")
+    wanted = metrics(runs / "first_house" / "finished" / "seed0")
+    assert all(same(metrics(run.folder)[split], wanted[split]) for split in ("val", "test"))
     assert len(compare.main([str(runs)]).records) == 2
 
 

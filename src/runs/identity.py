@@ -6,9 +6,10 @@ from typing import Any
 
 from .files import digest_of
 
-# The version of what the code computes. It is raised by hand when a change makes equal configs and data give other numbers,
-# which tests/test_first_house.py notices. Not the git commit, nor the package's version: most of their changes leave every
-# number as it was, and finished suites would have to train again after each. Both are in environment.json all the same.
+# The version of what the code computes. It is raised by hand when a change makes equal configs and data give numbers that
+# differ by more than rounding, which tests/test_first_house.py notices. Not the git commit, nor the package's version: most
+# of their changes leave every number as it was, and finished suites would have to train again after each. Both are in
+# environment.json all the same.
 CODE = 1
 
 # Options that say where a run lies, and where and how it is computed and shown: not what

@@ -8,11 +8,13 @@ import pytest
 import yaml
 
 import src.fit as fit
+from datamodules import BadSampleError
 from src.report.records import Record
 from src.report.rules import Budget, split_runs
 from src.runs.folder import Run, find_runs
 from tests.support import ROOT
 from tests.support.run_folders import make_run
+from tests.support.shards import as_of_format_1
 
 
 def sorted_out(*folders: Path, any_budget: bool = False) -> tuple[list[str], dict[str, str]]:
@@ -60,6 +62,9 @@ def test_one_byte_of_a_shard_is_caught(reference, furniture, tmp_path):
     place = content.rfind(b"\x93NUMPY") + 1000  # in the points of a shape
     content[place] ^= 1
     shard.write_bytes(bytes(content))
+    with pytest.raises(BadSampleError, match="CRC-32"):
+        train(tmp_path / "copy", tmp_path / "runs", "damaged")
+    as_of_format_1(tmp_path / "copy")  # which has no checksums
     kept, out = sorted_out(reference, train(tmp_path / "copy", tmp_path / "runs", "other"))
     assert kept == ["reference/seed0"]
     assert "data: bytes with fingerprint" in out["other/seed0"]
