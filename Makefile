@@ -7,7 +7,7 @@ DEBIAN_DATA := dataset-fashion-mnist sweethome3d-furniture \
 DEBIAN_BROWSER := chromium chromium-driver
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test integration smoke docs notebooks faults faults-all fuzz lint format lock layers bench debian clean
+.PHONY: help quickstart test integration smoke docs notebooks faults faults-all fuzz lint format lock layers bench gpu debian clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ layers: ## draw the rooms of the project and what each imports
 
 bench: $(READY) ## time the backbones side by side, CSV into results/
 	$(BIN)/python -m src.benchmark backbones
+
+gpu: $(READY) ## checks and benchmarks on a GPU (9 minutes), CSV into results/
+	$(BIN)/python -m src.benchmark gpu
 
 debian: ## as root: install Debian's real data sets and browser, which some tests use where they are installed
 	apt-get update -qq

@@ -13,11 +13,13 @@ BENCHMARKS = {
     "backbones": "training step of every backbone on the same batch",
     "lambda": "lambda layers and LambdaResNets against convolution, attention, other implementations and EfficientNets",
     "perceiver": "our Perceiver against the other installed implementations",
+    "gpu": "checks and benchmarks on a GPU, in at most nine minutes",
     "input": "data loading against the library calls that bound it",
     "overhead": "training step of src.fit against a plain PyTorch loop; two processes against one",
     "startup": "what commands take to start, beside `import torch`",
     "scaling": "time and memory against the number of elements, for Perceiver and Transformer",
 }
+ON_DEVICE = ("backbones", "lambda", "perceiver", "scaling")  # the others move their models themselves, or have none
 MODULES = {"lambda": "lambda_layers"}  # where the module has another name
 
 
@@ -26,7 +28,16 @@ def main(args: list[str] | None = None) -> None:
     benchmarks = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, summary in BENCHMARKS.items():
         benchmark = benchmarks.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+        if name == "gpu":
+            benchmark.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+            benchmark.add_argument("--tiny", action="store_true", help="small shapes and few steps, to try the command")
+            continue
         benchmark.add_argument("--rounds", type=int, help="number of timed rounds")
+        if name in ON_DEVICE:
+            benchmark.add_argument("--device", help="cpu or cuda (default: a GPU if there is one)")
+            benchmark.add_argument(
+                "--precision", choices=("32", "bf16", "16"), default="32", help="of products (default: 32)"
+            )
         if name == "lambda":
             benchmark.add_argument("--parts", nargs="+", help="any of layers, peers, networks, efficientnet")
         if name == "startup":
@@ -35,6 +46,10 @@ def main(args: list[str] | None = None) -> None:
             benchmark.add_argument("--shapes", nargs="+", help="any of small, audioset, imagenet, imagenet_2")
     options = vars(parser.parse_args(args))
     name = options.pop("name")
+    if name in ON_DEVICE:
+        from .benchmarks.measure import use  # imports torch
+
+        use(options.pop("device"), options.pop("precision"))
     module = import_module(f".benchmarks.{MODULES.get(name, name)}", __package__)
     module.run(**{key: value for key, value in options.items() if value is not None})
 

@@ -19,6 +19,26 @@ from datamodules.core.progress import track
 from ..runs.environment import cpu_name
 
 RESULTS = Path("results")
+PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
+precision = "32"  # of the products: below 32, autocast
+
+
+def use(device: str | None, products: str = "32") -> None:
+    """From here on tensors and modules are made on this device (default: a GPU if there is one), and steps compute so."""
+    global precision
+    torch.set_default_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    precision = products
+
+
+def on_gpu() -> bool:
+    """Whether measurements run on a GPU."""
+    return torch.get_default_device().type == "cuda"
+
+
+def autocast() -> torch.autocast:
+    dtype, kind = PRECISIONS[precision], torch.get_default_device().type
+    kind = "cpu" if kind == "meta" else kind  # there is none for meta, where operations are counted
+    return torch.autocast(kind, dtype, enabled=dtype != torch.float32)
 
 
 def alternate(cases: Mapping[str, Callable[[], object]], rounds: int, title: str) -> dict[str, float]:
@@ -36,7 +56,7 @@ def alternate(cases: Mapping[str, Callable[[], object]], rounds: int, title: str
 
 
 def forward_step(forward: Callable[[], torch.Tensor]) -> None:
-    with torch.no_grad():
+    with torch.no_grad(), autocast():
         forward()
 
 
@@ -47,11 +67,13 @@ def training_step(forward: partial[torch.Tensor], hold_gradients: bool = False) 
     much of what it allocates.
     """
     forward.func.zero_grad(set_to_none=not hold_gradients)  # type: ignore[attr-defined]
-    forward().square().mean().backward()
+    with autocast():
+        loss = forward().square().mean()
+    loss.backward()
 
 
 def synchronise() -> None:
-    if torch.cuda.is_available():
+    if on_gpu():
         torch.cuda.synchronize()
 
 
@@ -68,16 +90,21 @@ def peak_bytes(make_step: Callable[..., Callable[[], object]], *args) -> int:
     os.environ.update(MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TRIM_THRESHOLD_="65536")
     try:
         with context.Pool(1) as pool:
-            return pool.apply(_peak_here, (make_step, args, torch.get_num_threads()))
+            return pool.apply(
+                _peak_here, (make_step, args, torch.get_num_threads(), torch.get_default_device(), precision)
+            )
     finally:
         del os.environ["MALLOC_MMAP_THRESHOLD_"], os.environ["MALLOC_TRIM_THRESHOLD_"]
 
 
-def _peak_here(make_step: Callable[..., Callable[[], object]], args: tuple, threads: int) -> int:
+def _peak_here(
+    make_step: Callable[..., Callable[[], object]], args: tuple, threads: int, device: torch.device, products: str
+) -> int:
     torch.set_num_threads(threads)
+    use(str(device), products)
     step = make_step(*args)
     step()
-    if torch.cuda.is_available():
+    if on_gpu():
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         step()
@@ -98,15 +125,19 @@ def status_bytes(field: str) -> int:
 
 def hardware() -> dict[str, str | int]:
     """The columns that tell where a result was measured."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
-    return {"hardware": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    name = torch.cuda.get_device_name() if on_gpu() else cpu_name()
+    return {"hardware": name, "precision": precision, "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
 def save(rows: list[dict], name: str, finished: bool = True) -> pd.DataFrame:
     """Writes rows to results/<name>_<hardware>.csv, with the hardware in every row; prints them if `finished`."""
     machine = hardware()
     frame = pd.DataFrame([{**row, **machine} for row in rows])
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{machine['hardware']} {machine['threads']} threads".lower()).strip("-")
+    slug = re.sub(
+        r"[^a-z0-9]+",
+        "-",
+        f"{machine['hardware']} {machine['threads']} threads {'' if precision == '32' else precision}".lower(),
+    ).strip("-")
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}_{slug}.csv"
     frame.to_csv(path, index=False, float_format="%.6g")
