@@ -82,9 +82,13 @@ class MetricsLog(Logger):
                 f"rows, {len(found)} are there: restore the file, or leave --resume out to train anew"
             )
         kept = found[:expected] + [row for row in found[expected:] if int(row["step"]) < step]
-        if kept != found:
+        if kept != found or self.is_torn():
             write_rows(self.path, kept)
         self.start(kept)
+
+    def is_torn(self) -> bool:
+        """Whether the last row was being written when the run was killed: the next one must not be appended to it."""
+        return self.path.is_file() and not self.path.read_bytes().endswith(b"\n")
 
     @rank_zero_only
     def sync(self) -> None:
@@ -125,8 +129,8 @@ def read_rows(path: Path) -> list[Row]:
     rows = [
         {name: value for name, value in row.items() if value} for row in csv.DictReader(io.StringIO(whole, newline=""))
     ]
-    if not all(isinstance(row.get("step"), str) and row["step"].isdigit() for row in rows):
-        raise UserError(f"{path} is damaged (a row has no step): restore it, or leave --resume out")
+    if not all(None not in row and row.get("step", "").isdigit() for row in rows):
+        raise UserError(f"{path} is damaged (a row does not fit the columns): restore it, or leave --resume out")
     return rows
 
 

@@ -54,11 +54,11 @@ def test_a_row_that_was_cut_off_is_logged_again(tmp_path):
     state = before.state()
     with before.path.open("ab") as file:
         file.write(b"1,19,0.30")
-    MetricsLog(tmp_path / "run").resume(18, state)
-    assert read_rows(before.path) == [
-        {"epoch": "0", "step": "9", "train/loss": "2.5"},
-        {"epoch": "0", "step": "17", "val/top1": "0.1"},
-    ]
+    again = MetricsLog(tmp_path / "run")
+    again.resume(18, state)
+    for row in ROWS[2:]:
+        again.log_metrics(*row)
+    assert again.path.read_bytes() == log(tmp_path / "whole").path.read_bytes()
 
 
 @pytest.mark.parametrize("damage", ["missing row", "changed row", "missing file", "bytes"])

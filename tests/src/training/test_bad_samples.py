@@ -22,6 +22,7 @@ def warm() -> None:
     faults.warm_up()
 
 
+QUIET = {"WANDB_MODE": "disabled"}  # a service of W&B that this process has would know the run
 OPTIONS = ["--config", DIGITS, "--trainer.max_epochs", "2", "--data.on_bad_sample", "skip", "--data.max_bad_share", "1"]
 
 
@@ -59,9 +60,11 @@ def counted(folder: Path) -> int:
 
 
 def test_a_sample_counts_once_and_a_run_that_resumes_remembers(tmp_path, keys):
-    process = faults.Forked(fit_on_damaged, options(tmp_path), BAD=" ".join(keys[:6]), STOP="25")  # the second epoch
+    process = faults.Forked(
+        fit_on_damaged, options(tmp_path), BAD=" ".join(keys[:6]), STOP="25", **QUIET
+    )  # the second epoch
     assert faults.finish(process)[0] == 143
-    process = faults.Forked(fit_on_damaged, options(tmp_path), BAD=keys[6], STOP="0")  # the others were mended
+    process = faults.Forked(fit_on_damaged, options(tmp_path), BAD=keys[6], STOP="0", **QUIET)  # the others were mended
     status, said = faults.finish(process)
     assert status == 0, said
     assert counted(tmp_path) == 7
@@ -69,7 +72,7 @@ def test_a_sample_counts_once_and_a_run_that_resumes_remembers(tmp_path, keys):
 
 def test_those_of_all_ranks_count(tmp_path, keys):
     command = [*options(tmp_path), *faults.RANKS]
-    processes = faults.ranks(command, fit_on_damaged, BAD=" ".join(keys), STOP="0")
+    processes = faults.ranks(command, fit_on_damaged, BAD=" ".join(keys), STOP="0", **QUIET)
     for process in processes:
         status, said = faults.finish(process)
         assert status == 0, said

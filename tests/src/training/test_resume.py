@@ -55,12 +55,22 @@ def test_a_run_that_was_killed_ends_as_the_one_that_was_not(whole, tmp_path):
     assert faults.differences(whole, faults.run_folder(tmp_path)) == []
 
 
+def terminated_in_the_second_epoch(arguments: list[str]) -> None:
+    end = Checkpointing.on_train_batch_end
+
+    def signal_after_25_steps(self, trainer, *others) -> None:
+        if trainer.global_step == 25:
+            os.kill(os.getpid(), signal.SIGTERM)
+        end(self, trainer, *others)
+
+    Checkpointing.on_train_batch_end = signal_after_25_steps
+    fit.main(arguments)
+
+
 def test_sigterm_saves_amid_an_epoch_and_a_truncated_checkpoint_is_passed_over(whole, tmp_path):
-    process = faults.fit(tmp_path, "--resume", "auto")
-    assert faults.wait_until(checkpoint(tmp_path).exists, process)
-    process.terminate()
-    status, said = faults.finish(process)
-    assert status == 143
+    options = faults.options_of(tmp_path, ("--resume", "auto"))
+    status, said = faults.finish(faults.Forked(terminated_in_the_second_epoch, options))
+    assert status == 143, said
     step = int(
         re.search(r"stopped by SIGTERM after step (\d+); the last checkpoint is after step \1: run it again", said)[1]
     )
