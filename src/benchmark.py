@@ -47,9 +47,7 @@ def main(args: list[str] | None = None) -> None:
     options = vars(parser.parse_args(args))
     name = options.pop("name")
     if name in ON_DEVICE:
-        from .benchmarks.measure import use  # imports torch
-
-        use(options.pop("device"), options.pop("precision"))
+        import_module(".benchmarks.measure", __package__).use(options.pop("device"), options.pop("precision"))
     module = import_module(f".benchmarks.{MODULES.get(name, name)}", __package__)
     module.run(**{key: value for key, value in options.items() if value is not None})
 
