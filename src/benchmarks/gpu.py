@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import torch
 
-from datamodules import DataSpec, UserError
+from datamodules import UserError
 from datamodules.images.digits import Digits
 
-from ..backbones import LambdaResNet, Perceiver
+from ..backbones import LambdaLayer, Perceiver
 from ..runs.folder import Run
 from ..suites.warm import run_warm
 from . import lambda_layers, measure, perceiver
@@ -65,7 +66,7 @@ def run(device: str | None = None, tiny: bool = False) -> None:
 
 def checks(kind: str, tiny: bool, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     """The name of each check, and what raises where it does not hold."""
-    for name, model in (("Perceiver", small_perceiver), ("LambdaResNet", LambdaResNet)):
+    for name, model in (("Perceiver", small_perceiver), ("lambda layer", lambda_layer)):
         yield f"{name} equals float64 on the CPU", partial(check_equal, model, kind)
     config = "digits_perceiver" if tiny else "quickstart"
     common = [
@@ -92,19 +93,28 @@ def checks(kind: str, tiny: bool, folder: Path) -> Iterator[tuple[str, Callable[
     yield "a run resumes to the bits of one that was not stopped", partial(check_resume, common, folder)
 
 
-def small_perceiver(spec: DataSpec) -> torch.nn.Module:
-    return Perceiver(spec, num_latents=8, latent_dim=32, cross_attends=2, self_attends_per_block=1, self_heads=4)
-
-
-def check_equal(make: Callable[[DataSpec], torch.nn.Module], kind: str) -> None:
-    """Raises ArithmeticError where features or gradients differ from those in float64 on the CPU by more than 1e-3."""
-    torch.manual_seed(0)
+def small_perceiver() -> tuple[torch.nn.Module, Any]:
+    """A Perceiver and its input."""
     data = Digits(bands=8, batch_size=2)
-    model, inputs = make(data.spec), data.flatten(next(iter(data.loader("train")))).inputs
+    model = Perceiver(data.spec, num_latents=8, latent_dim=32, cross_attends=2, self_attends_per_block=1, self_heads=4)
+    return model, data.flatten(next(iter(data.loader("train")))).inputs
+
+
+def lambda_layer() -> tuple[torch.nn.Module, Any]:
+    """A layer and its input. (In a whole network, rounding moves inputs of ReLU across 0, and gradients with them.)"""
+    return LambdaLayer(64, 64, scope=(7, 7)).eval(), torch.randn(2, 64, 14, 14)
+
+
+def check_equal(make: Callable[[], tuple[torch.nn.Module, Any]], kind: str) -> None:
+    """Raises ArithmeticError where outputs or gradients differ from those in float64 on the CPU by more than 1e-3."""
+    torch.manual_seed(0)
+    model, inputs = make()
     found = []
     for device, dtype in (("cpu", torch.float64), (kind, torch.float32)):
         model.to(device, dtype).zero_grad()
-        features = model({name: array.to(device, dtype) for name, array in inputs.items()})
+        given = inputs if isinstance(inputs, dict) else {"": inputs}
+        moved = {name: x.to(device, dtype) for name, x in given.items()}
+        features = model(moved if isinstance(inputs, dict) else moved[""])
         features.square().mean().backward()
         kept = [features, *(p.grad for p in model.parameters() if p.grad is not None)]
         found.append([x.detach().double().cpu() for x in kept])
