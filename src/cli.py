@@ -213,12 +213,16 @@ class ByteBenchCLI(LightningCLI):
         """What data.json holds."""
         return {**self.datamodule.describe(), "spec": self.datamodule.spec.to_dict()}
 
+    def parse_run(self, run: Run) -> dict:
+        """A run's config.yaml, which a stranger may have written, as today's parser completes it."""
+        with importing_only(self.trusted):
+            parsed = self.parser.parse_object(run.config())
+        check_config(parsed, self.trusted)
+        return self.plain(parsed)
+
     def config_of_run(self) -> dict:
         """The config that the run began with, as today's parser completes it."""
-        with importing_only(self.trusted):
-            parsed = self.parser.parse_object(self.run.config())
-        check_config(parsed, self.trusted)
-        began = self.plain(parsed)
+        began = self.parse_run(self.run)
         began["model"]["init_args"]["data_spec"] = self.datamodule.spec.to_dict()  # data.json has what it was
         return began
 
@@ -278,7 +282,7 @@ def check_options(run: Run, options: Sequence[str]) -> None:
         options: the words after `python -m src.fit`.
     """
     cli = ConfigCLI(options)
-    run.check_options(cli.plain(cli.parser.parse_object(run.config())), cli.plain(cli.config))
+    run.check_options(cli.parse_run(run), cli.plain(cli.config))
 
 
 def integers_stay_integers(parser: LightningArgumentParser) -> None:

@@ -65,6 +65,6 @@ def classes_in(content: object, where: str = "") -> Iterator[tuple[str, str]]:
         return
     if isinstance(content.get("class_path"), str):
         yield where, current(content["class_path"])
-        content = content.get("init_args") or {}
-    for name, value in content.items():
+        content = content.get("init_args")
+    for name, value in content.items() if isinstance(content, dict) else ():
         yield from classes_in(value, f"{where}.{name}" if where else str(name))

@@ -70,6 +70,8 @@ def imported_module(module: str, source: Path, node: ast.ImportFrom) -> str:
 def find_source(module: str) -> Path | None:
     """The file of a module, found without importing it; the stub where a package has one."""
     top, *rest = module.split(".")
+    if not all(part.isidentifier() for part in (top, *rest)):
+        return None
     spec = PathFinder.find_spec(top, sys.path)
     if spec is None or not spec.submodule_search_locations:
         return None

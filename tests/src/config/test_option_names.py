@@ -52,3 +52,11 @@ def test_right_options_pass_whichever_way_they_are_written(words):
 def test_a_misspelt_option_is_told_with_its_class(words, said):
     with pytest.raises(UserError, match=said.replace("?", r"\?")):
         check_option_names(["--config", DIGITS, *words])
+
+
+@pytest.mark.parametrize("path", [".x", "a..b", "x\0y.Z", "../etc.passwd", "torch/optim.SGD"])
+def test_what_is_no_class_path_is_left_to_the_parser(path, tmp_path):
+    assert parameters(path) is None
+    config = tmp_path / "config.yaml"
+    config.write_text("data: {class_path: datamodules.Digits, init_args: [1]}\nmodel: {class_path: 3, init_args: x}\n")
+    check_option_names(["--config", str(config), "--data.batch_size", "1", "--model", path, "--model.anything", "1"])
