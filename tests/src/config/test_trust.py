@@ -304,3 +304,16 @@ def test_a_compiled_backbone_leaves_the_same_names_in_its_checkpoint(tmp_path, m
     names = weights(tmp_path, "compiled", "--config", str(ROOT / "configs" / "trainer" / "compile.yaml")).keys()
     assert compiled == ["Perceiver"]
     assert not any("_orig_mod" in name for name in names)
+
+
+def test_a_suite_imports_nothing_that_a_finished_run_names(tmp_path, monkeypatch):
+    from src.cli import check_options
+
+    (tmp_path / "stranger.py").write_text("raise RuntimeError('imported')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = yaml.safe_load(Path(DIGITS).read_text())
+    config["model"]["init_args"]["backbone"] = {"class_path": "stranger.Network"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(Exception, match=r"stranger\.Network"):
+        check_options(Run(tmp_path), ["--config", DIGITS])
+    assert "stranger" not in sys.modules
