@@ -87,9 +87,13 @@ def side_by_side(name: str, labels: dict[str, str], time_ratio: str, memory_rati
         best = min(case["forward_backward_s"] for case in cases.values())
         row = [label, seconds(ours["forward_backward_s"]), seconds(best)]
         row += [f"{case[memory_ratio]:.2f}" for case in (ours, checkpointed) if case]
-        rows.append([*row[:3], f"{ours[time_ratio]:.2f}", *row[3:]])
-    header = ["shape", "ours", "best peer", "time", "memory of a step"]
-    return markdown([*header, "with checkpointing"][: len(rows[0])], rows)
+        row.insert(3, f"{ours[time_ratio]:.2f}")
+        if "executed_gflops" in ours:
+            most = max(case["executed_gflops"] for case in cases.values())
+            row += [f"{ours['executed_gflops'] / most:.2f}", f"{100 * ours['share_of_product_limit']:.0f} %"]
+        rows.append(row)
+    header = ["shape", "ours", "best peer", "time", "memory of a step", "with checkpointing"]
+    return markdown([*header, "operations", "of matrix speed"][: len(rows[0])], rows)
 
 
 def perceiver() -> str:
@@ -97,6 +101,7 @@ def perceiver() -> str:
         "small": "small: 32 x 784 elements, 64 latents of 128",
         "audioset": "AudioSet: 13,024 elements, 512 latents of 1024",
         "imagenet": "ImageNet: 50,176 elements, 512 latents of 1024",
+        "imagenet_2": "the same, 2 images",
     }
     return side_by_side("perceiver", labels, "forward_backward_ratio", "memory_ratio")
 
@@ -112,10 +117,9 @@ def scaling() -> str:
 
 
 def lambda_peers() -> str:
-    shapes = {"16x16 global": "16x16, global", "32x32 global": "32x32, global"}
-    shapes |= {"32x32 r=23": "32x32, scope 23", "56x56 r=23": "56x56, scope 23"}
-    shapes |= {"64 on 56x56 global": "64 channels, 56x56, global", "64 on 56x56 7": "64 channels, 56x56, scope 7"}
-    return side_by_side("lambda_peers", shapes, "time_ratio", "memory_ratio")
+    shapes = load_results("lambda_peers")["shape"].unique()
+    labels = {shape: re.sub(r"(r=)?(\d+)$", r"scope \2", shape) for shape in shapes}
+    return side_by_side("lambda_peers", labels, "time_ratio", "memory_ratio")
 
 
 def lambda_networks() -> str:
