@@ -39,7 +39,10 @@ def test_gradients_reach_all_parameters(spec, request):
         if isinstance(module, LambdaBlock):  # the last BatchNorm of a block starts from zero
             torch.nn.init.ones_(module.widen[-1].weight)
     model(spec.example_inputs(4)).square().sum().backward()
-    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    assert [n for n, p in model.named_parameters() if p.grad is None] == []
+    # the BatchNorm after a lambda layer takes the scale of its values out: that gradient is 0 but for rounding
+    reached = [p.grad.any() for n, p in model.named_parameters() if not n.endswith("norm_values.weight")]
+    assert all(reached)
 
 
 def test_receptive_field_is_all_elements_of_all_modalities(clip_spec):
