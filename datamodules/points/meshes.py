@@ -1,31 +1,40 @@
-"""Triangle meshes in OFF and OBJ files, and points sampled from their surface."""
+"""Meshes in OFF, OBJ, PLY and STL files, and points sampled from their surface."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+import re
+from pathlib import PurePath
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.errors import BadSampleError
+from ..core.errors import BadSampleError, reason
+from .ply import read_ply
+from .polygons import triangulate
+
+# With texture coordinates, colours, normals, all of which are ignored; the counts may follow without a space
+OFF_HEADER = re.compile(r"(ST|C|N)*OFF")
 
 
 def read_off(content: bytes) -> tuple[Tensor, Tensor]:
     """Reads vertices (V, 3) float64 and triangles (F, 3) from an OFF file.
 
-    Polygons are split into fans. The counts may be on the line of the header, even without a space. Comments, empty lines
-    and colours are ignored.
+    The counts may be on the line of the header, even without a space. Comments, empty lines, colours (also of vertices, in
+    a COFF file), normals and texture coordinates are ignored.
 
     Raises:
         BadSampleError: if the counts do not match the lines, or a number cannot be read.
     """
     stripped = (line.partition("#")[0].strip() for line in content.decode("ascii", "replace").splitlines())
     lines = [line for line in stripped if line]
-    if not lines or not lines[0].startswith("OFF"):
+    header = OFF_HEADER.match(lines[0]) if lines else None
+    if header is None:
         raise BadSampleError("does not start with OFF")
-    lines[0] = lines[0].removeprefix("OFF").strip()
+    lines[0] = lines[0][header.end() :].strip()
+    if lines[0].upper().startswith("BINARY"):
+        raise BadSampleError("is a binary OFF file: convert it to text")
     if not lines[0]:
         del lines[0]
     try:
@@ -49,7 +58,7 @@ def read_off(content: bytes) -> tuple[Tensor, Tensor]:
         ]
     except ValueError as error:
         raise BadSampleError(f"has a line that cannot be read ({error})") from error
-    return torch.from_numpy(vertices), check_faces(fans(polygons), num_vertices)
+    return with_triangles(vertices, polygons)
 
 
 def read_obj(content: bytes) -> tuple[Tensor, Tensor]:
@@ -73,23 +82,49 @@ def read_obj(content: bytes) -> tuple[Tensor, Tensor]:
     except ValueError as error:
         raise BadSampleError(f"has a line that cannot be read ({error})") from error
     polygons = [np.array(same) for size, same in by_size.items() if size > 2]
-    return torch.from_numpy(vertices), check_faces(fans(polygons), len(vertices))
+    return with_triangles(vertices, polygons)
 
 
-def fans(polygons: Iterable[np.ndarray]) -> Tensor:
-    """Splits polygons, (F, corners) for each number of corners, into triangles (T, 3) around their first corners."""
-    triangles = [p[:, [0, i, i + 1]] for p in polygons for i in range(1, p.shape[1] - 1)]
-    return torch.from_numpy(np.concatenate([np.empty((0, 3), np.int64), *triangles]))
+def read_stl(content: bytes) -> tuple[Tensor, Tensor]:
+    """Reads vertices (V, 3) float64 and triangles (F, 3) from an STL file, text or binary. Raises BadSampleError."""
+    from trimesh.exchange.stl import load_stl
+
+    try:
+        found = load_stl(io.BytesIO(content))
+        vertices, faces = np.array(found["vertices"], np.float64), np.array(found["faces"], np.int64)
+    except KeyError as error:
+        raise BadSampleError("has no faces") from error
+    except Exception as error:  # trimesh raises all kinds
+        raise BadSampleError(f"cannot be read as STL ({reason(error)})") from error
+    return with_triangles(vertices, [faces])
 
 
-def check_faces(faces: Tensor, num_vertices: int) -> Tensor:
-    """Returns the faces. Raises BadSampleError if there are none or an index is out of range."""
+READERS = {".off": read_off, ".obj": read_obj, ".ply": read_ply, ".stl": read_stl}
+
+
+def read_mesh(name: str, content: bytes) -> tuple[Tensor, Tensor]:
+    """Reads vertices (V, 3) float64 and triangles (F, 3) from a file of a kind in READERS, which its name tells.
+
+    Raises:
+        BadSampleError: if it cannot be read, or has no faces.
+    """
+    vertices, faces = READERS[PurePath(name).suffix.lower()](content)
     if not len(faces):
         raise BadSampleError("has no faces")
-    low, high = int(faces.min()), int(faces.max())
-    if low < 0 or high >= num_vertices:
-        raise BadSampleError(f"has a face with vertex {low if low < 0 else high}, outside of 0 to {num_vertices - 1}")
-    return faces
+    return vertices, faces
+
+
+def with_triangles(vertices: np.ndarray, polygons: list[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Vertices, and polygons of some numbers of corners as triangles. Raises BadSampleError if there are none or an index is
+    out of range."""
+    polygons = [same for same in polygons if same.size]
+    if not polygons:
+        raise BadSampleError("has no faces")
+    low, high = min(int(same.min()) for same in polygons), max(int(same.max()) for same in polygons)
+    if low < 0 or high >= len(vertices):
+        raise BadSampleError(f"has a face with vertex {low if low < 0 else high}, outside of 0 to {len(vertices) - 1}")
+    points = torch.from_numpy(vertices)
+    return points, triangulate(points, polygons)
 
 
 def sample_surface(vertices: Tensor, faces: Tensor, points: int, seed: int) -> Tensor:

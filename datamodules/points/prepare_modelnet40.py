@@ -1,4 +1,7 @@
-"""ModelNet40 from a folder of CLASS/{train,test}/NAME.off: point clouds sampled from 12,311 meshes."""
+"""ModelNet40 from a folder of CLASS/{train,test}/NAME.off: point clouds sampled from 12,311 meshes.
+
+PLY, STL and OBJ files are read, too.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from pathlib import Path
 from ..core.errors import UserError, decoding
 from ..core.order import hashed_seed
 from ..storage.shards import write_shards
-from .meshes import cloud_to_bytes, read_off, sample_surface
+from .meshes import READERS, cloud_to_bytes, read_mesh, sample_surface
 from .modelnet40 import MODELNET40_CLASSES
 
 MESHES = {"train": 9843, "test": 2468}
@@ -34,7 +37,7 @@ def prepare(options: argparse.Namespace) -> str:
     splits = {split: find_meshes(options.source, split) for split in MESHES}
     if not all(splits.values()):
         raise UserError(
-            f"{options.source} has no CLASS/train/*.off or no CLASS/test/*.off, such as airplane/train/*.off: set "
+            f"{options.source} has no meshes in CLASS/train or in CLASS/test, such as airplane/train/*.off: set "
             "--source to the folder ModelNet40"
         )
     manifest = write_shards(
@@ -54,16 +57,26 @@ def prepare(options: argparse.Namespace) -> str:
 
 
 def find_meshes(source: Path, split: str) -> list[str]:
-    """The OFF files of a split, relative to the source, in the order of the classes."""
-    paths = [path for name in MODELNET40_CLASSES for path in sorted((source / name / split).glob("*.off"))]
-    return [path.relative_to(source).as_posix() for path in paths]
+    """The meshes of a split, relative to the source, in the order of the classes. Raises UserError if two have one key."""
+    paths = [path for name in MODELNET40_CLASSES for path in sorted((source / name / split).glob("*"))]
+    meshes = [path.relative_to(source).as_posix() for path in paths if path.suffix.lower() in READERS]
+    by_key: dict[str, str] = {}
+    for mesh in meshes:
+        if (other := by_key.setdefault(key_of(mesh), mesh)) != mesh:
+            raise UserError(f"{source / other} and {mesh} would have one name in the shards: rename one of them")
+    return meshes
+
+
+def key_of(mesh: str) -> str:
+    """CLASS/NAME. Shards have no dots in keys."""
+    return f"{mesh.partition('/')[0]}/{Path(mesh).stem.replace('.', '_')}"
 
 
 def sample_mesh(mesh: str, source: Path, points: int) -> dict:
     """One sample: key CLASS/NAME, points as npy (points, 3) float32."""
-    key = f"{mesh.partition('/')[0]}/{Path(mesh).stem}"
+    key = key_of(mesh)
     content = (source / mesh).read_bytes()
     with decoding(mesh):
-        vertices, faces = read_off(content)
+        vertices, faces = read_mesh(mesh, content)
         cloud = sample_surface(vertices, faces, points, hashed_seed("cloud", key))
     return {"__key__": key, "npy": cloud_to_bytes(cloud), "json": {"file": mesh, "faces": len(faces)}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -17,7 +18,7 @@ from ..core.errors import BadSampleError, TooShort, UserError
 from ..core.progress import track
 from . import remote
 from .files import parse_json, sha256, write_json, written_whole
-from .index import index_path, make_index
+from .index import escapes_folder, index_path, make_index
 from .manifest import (
     MANIFEST,
     SHARD,
@@ -29,6 +30,7 @@ from .manifest import (
 )
 from .workers import NO_ROOM, disk_errors_explained, one_at_a_time, start_worker
 
+log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 RECORD = {"made_from": str, "shard": dict, "unreadable": list, "too_short": list}
 
@@ -103,6 +105,13 @@ def write_shards(
             }
             write_manifest(folder, manifest)
             remove_leftovers(folder)
+    for split, entry in manifest["splits"].items():
+        if entry["written"] < entry["expected"]:
+            first = [*entry["reasons"]["unreadable"], *entry["reasons"]["too_short"]][0]
+            log.warning(
+                "%s: %d of %d %s samples were written; the first that was not: %s. The others are in %s",
+                *(folder, entry["written"], entry["expected"], split, first, MANIFEST),
+            )
     return read_manifest(folder)
 
 
@@ -191,8 +200,10 @@ def write_shard(path: Path, samples: Iterable[dict]) -> dict:
         with part.open("wb") as file, webdataset.TarWriter(file, mtime=0, encoder=True) as writer:
             for sample in samples:
                 key = sample["__key__"]
-                if key in keys or "." in key:
-                    raise UserError(f"sample {key} in {path}: keys must be unique and contain no dot")
+                if key in keys or "." in key or not key or escapes_folder(key):
+                    raise UserError(
+                        f"sample {key!r} in {path}: keys must be unique, relative and not empty, and contain no dot"
+                    )
                 keys.add(key)
                 writer.write(sample)
         return {
@@ -222,6 +233,8 @@ def reindex(folder: Path) -> None:
         raise UserError(f"{folder} is remote: reindex it where it lies")
     with disk_errors_explained(folder):
         manifest = read_manifest(folder)
+        if "adopted" in manifest["made_with"]:
+            raise UserError(f"the shards of {folder} were adopted: run `python -m datamodules.prepare adopt` again")
         with one_at_a_time(folder):
             lines = listed_shards(manifest)
             for line in track(lines, f"indexing {folder}", total=len(lines), unit="shards"):

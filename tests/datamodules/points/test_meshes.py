@@ -1,10 +1,17 @@
 """Meshes: OFF and OBJ files with all their quirks are the shapes they describe; sampled points lie evenly on the surface."""
 
+import struct
+
+import numpy as np
 import pytest
 import torch
+import trimesh
+from scipy.stats import ks_2samp
 
 from datamodules import BadSampleError
-from datamodules.points.meshes import cloud_from_bytes, cloud_to_bytes, read_obj, read_off, sample_surface
+from datamodules.points.meshes import cloud_from_bytes, cloud_to_bytes, read_mesh, read_obj, read_off, sample_surface
+from datamodules.points.ply import read_ply
+from datamodules.points.polygons import triangulate
 from tests.support.meshes import TETRAHEDRON
 
 CUBE_VERTICES = "0 0 0\n1 0 0\n1 1 0\n0 1 0\n0 0 1\n1 0 1\n1 1 1\n0 1 1\n"
@@ -37,8 +44,10 @@ def test_quads_become_two_triangles_each_that_cover_them():
         ),
         TETRAHEDRON.replace("\n", "\r\n"),
         TETRAHEDRON.replace("3 0 1 2\n", "3 0 1 2 255 0 0\n"),
+        TETRAHEDRON.replace("OFF", "COFF").replace("0 0 1\n", "0 0 1 255 128 0 255\n"),
+        TETRAHEDRON.replace("OFF\n", "NCOFF "),
     ],
-    ids=["joined header", "counts on the header's line", "comments", "carriage returns", "a coloured face"],
+    ids=["joined header", "counts on its line", "comments", "carriage returns", "a coloured face", "COFF", "NCOFF"],
 )
 def test_an_off_file_is_read_however_it_is_laid_out(text):
     vertices, faces = read_off(text.encode())
@@ -155,3 +164,118 @@ def test_clouds_come_back_from_bytes_and_other_bytes_are_refused():
     ):
         with pytest.raises(BadSampleError):
             cloud_from_bytes(broken)
+
+
+L_SHAPE = [(0, 0), (3, 0), (3, 1), (1, 1), (1, 3), (0, 3)]  # area 5; a fan around the third corner has 9
+ARROW = [(0, 0), (2, -1), (0.5, 0), (2, 1)]
+HOLE = [
+    (0, 0),
+    (4, 0),
+    (4, 4),
+    (0, 4),
+    (0, 0),
+    (1, 1),
+    (1, 3),
+    (3, 3),
+    (3, 1),
+    (1, 1),
+]  # a cut leads to the hole and back
+STAR = [(np.cos(a) * r, np.sin(a) * r) for a, r in zip(np.arange(10) * np.pi / 5, [3, 1] * 5, strict=True)]
+
+
+@pytest.mark.parametrize("shape", [L_SHAPE, ARROW, HOLE, STAR], ids=["L", "arrow", "hole", "star"])
+@pytest.mark.parametrize("tilt", range(4))
+def test_a_concave_face_has_the_polygons_area_from_any_first_corner_in_any_plane(shape, tilt):
+    flat = np.array([(*corner, 0.0) for corner in shape])
+    turned = np.linalg.qr(np.random.default_rng(tilt).normal(size=(3, 3)))[0]
+    x, y = flat[:, 0], flat[:, 1]
+    wanted = abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
+    vertices = torch.from_numpy(flat @ turned)
+    for first in range(len(shape)):
+        for order in (np.roll(np.arange(len(shape)), first), np.roll(np.arange(len(shape)), first)[::-1]):
+            triangles = triangulate(vertices, [order[None]])
+            assert len(triangles) == len(shape) - 2
+            assert area(vertices, triangles) == pytest.approx(wanted)
+
+
+def test_random_concave_polygons_have_their_area():
+    random = np.random.default_rng(0)
+    for corners in range(4, 24):
+        angles = np.sort(random.uniform(0, 2 * np.pi, corners))
+        if np.diff(angles, append=angles[0] + 2 * np.pi).max() > np.pi:
+            continue  # the centre is outside
+        radii = random.uniform(0.1, 1, corners)
+        x, y = radii * np.cos(angles), radii * np.sin(angles)
+        vertices = torch.from_numpy(np.stack([x, y, 0.3 * x - y], axis=1))
+        a, b = vertices.numpy(), np.roll(vertices.numpy(), -1, axis=0)
+        wanted = np.linalg.norm(np.cross(a, b).sum(axis=0)) / 2
+        assert area(vertices, triangulate(vertices, [np.arange(corners)[None]])) == pytest.approx(wanted)
+
+
+HOUSE_CORNERS = [(0, 0, 0), (2, 0, 0), (2, 2, 0), (0, 2, 0), (0.5, 1, 0)]
+HOUSE_FACES = [(0, 1, 2, 3, 4), (0, 1, 2)]  # concave, and of another number of corners
+
+
+def house_in_ply(format_: str) -> bytes:
+    order = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}[format_]
+    head = (
+        f"ply\nformat {format_} 1.0\ncomment made by hand\nelement vertex 5\nproperty float x\nproperty float y\n"
+        "property float z\nproperty uchar red\nelement face 2\nproperty list uchar int vertex_indices\n"
+        "property uchar flags\nend_header\n"
+    )
+    if not order:
+        rows = [*(f"{x} {y} {z} 255" for x, y, z in HOUSE_CORNERS)]
+        rows += [f"{len(face)} {' '.join(map(str, face))} 7" for face in HOUSE_FACES]
+        return (head + "\n".join(rows)).encode()
+    body = b"".join(struct.pack(f"{order}3fB", *corner, 255) for corner in HOUSE_CORNERS)
+    body += b"".join(struct.pack(f"{order}B{len(face)}iB", len(face), *face, 7) for face in HOUSE_FACES)
+    return head.encode() + body
+
+
+@pytest.mark.parametrize("format_", ["ascii", "binary_little_endian", "binary_big_endian"])
+def test_a_ply_file_is_read_whatever_its_format(format_):
+    vertices, faces = read_mesh("house.PLY", house_in_ply(format_))
+    assert vertices.tolist() == [list(corner) for corner in HOUSE_CORNERS]
+    assert len(faces) == 4
+    assert area(vertices, faces) == pytest.approx(3.5 + 2)
+
+
+def test_a_ply_file_without_faces_is_a_cloud():
+    head = b"ply\nformat ascii 1.0\nelement vertex 2\nproperty double x\nproperty double y\nproperty double z\nend_header\n"
+    vertices, faces = read_ply(head + b"0 1 2\n3 4 5\n")
+    assert vertices.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert faces.shape == (0, 3)
+
+
+@pytest.mark.parametrize("cut", [5, 60, -1, -5, -30])
+@pytest.mark.parametrize("format_", ["ascii", "binary_little_endian"])
+def test_a_ply_file_that_is_cut_short_is_a_bad_sample(format_, cut):
+    content = house_in_ply(format_)[: cut - 1 if format_ == "ascii" and cut < 0 else cut]
+    with pytest.raises(BadSampleError):
+        read_mesh("house.ply", content)
+
+
+@pytest.mark.parametrize("kind", ["stl", "stl_ascii"])
+def test_an_stl_file_is_read_as_text_and_binary(kind):
+    plain_vertices, plain_faces = cube()
+    content = trimesh.Trimesh(plain_vertices.numpy(), plain_faces.numpy()).export(file_type=kind)
+    vertices, faces = read_mesh("cube.stl", content if isinstance(content, bytes) else content.encode())
+    assert len(faces) == 12
+    assert area(vertices, faces) == pytest.approx(6)
+
+
+@pytest.mark.parametrize("content", [b"", b"solid nothing\nendsolid nothing\n", b"\0" * 84, b"\0" * 80 + b"\7\0\0\0"])
+def test_an_stl_file_without_a_face_is_a_bad_sample(content):
+    with pytest.raises(BadSampleError):
+        read_mesh("empty.stl", content)
+
+
+def test_points_are_spread_as_trimeshs_independent_sampling_spreads_them():
+    """Faces of very different areas; every coordinate and the distance from the centre have one distribution."""
+    corners = np.array([(-1, -1, -0.2), (1, -1, -0.1), (-1, 1, -0.2), (0.9, 0.9, 0.7), (-0.97, -0.9, 0.9)])
+    faces = np.array([(0, 1, 2), (1, 3, 2), (0, 4, 1), (0, 2, 4)])
+    ours = sample_surface(torch.from_numpy(corners), torch.from_numpy(faces), points=6000, seed=3).double().numpy()
+    middle = (corners.max(axis=0) + corners.min(axis=0)) / 2
+    theirs = trimesh.sample.sample_surface(trimesh.Trimesh(corners, faces, process=False), 6000, seed=3)[0] - middle
+    for a, b in [*zip(ours.T, theirs.T, strict=True), (np.linalg.norm(ours, axis=1), np.linalg.norm(theirs, axis=1))]:
+        assert ks_2samp(a, b).pvalue > 0.001

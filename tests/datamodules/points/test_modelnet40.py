@@ -38,6 +38,23 @@ def folder(source, tmp_path_factory) -> Path:
     return out
 
 
+def test_names_with_dots_other_formats_and_bad_meshes_do_not_end_the_preparation(tmp_path, capsys):
+    for split in ("train", "test"):
+        (tmp_path / "source/tent" / split).mkdir(parents=True)
+        (tmp_path / "source/tent" / split / "tent.v1.2.off").write_text(TETRAHEDRON)
+        (tmp_path / "source/tent" / split / "cut.off").write_text(TETRAHEDRON[:-9])
+    corners = "vertex 0 0 0\nvertex 1 0 0\nvertex 0 1 0\n"
+    solid = f"solid s\nfacet normal 0 0 1\nouter loop\n{corners}endloop\nendfacet\nendsolid s\n"
+    (tmp_path / "source/tent/train/flat.stl").write_text(solid)
+    options = ["--source", str(tmp_path / "source"), "--points", "64", "--workers", "1"]
+    assert prepare(["modelnet40", *options, "--out", str(tmp_path / "out")]) == 0
+    assert "2 train clouds of 3 files" in capsys.readouterr().out
+    assert ModelNet40(str(tmp_path / "out"), points=64).reader("train").keys == ["tent/flat", "tent/tent_v1_2"]
+    (tmp_path / "source/tent/train/flat.off").write_text(TETRAHEDRON)
+    with pytest.raises(UserError, match=r"flat\.off and tent/train/flat\.stl would have one name"):
+        prepare(["modelnet40", *options, "--out", str(tmp_path / "other")])
+
+
 def make(folder: Path, **options) -> ModelNet40:
     return ModelNet40(str(folder), **{"points": POINTS, "bands": 4, "batch_size": 4, **options})
 

@@ -19,6 +19,7 @@ from datamodules import BadSampleError, UserError
 from datamodules.core.errors import TooShort
 from datamodules.storage import reader as storage_reader
 from datamodules.storage import shards
+from datamodules.storage import writer as storage_writer
 from datamodules.storage.lint import findings
 from tests.support.shards import COMMAND, Read, as_of_format_1, content, make, reader, write
 
@@ -91,8 +92,10 @@ def test_manifest_says_what_lies_there(folder):
     assert manifest["fingerprint"] == shards.fingerprint(folder, manifest)
 
 
-def test_sources_that_are_unreadable_or_too_short_are_counted_with_their_reasons(tmp_path):
+def test_sources_that_are_unreadable_or_too_short_are_counted_with_their_reasons(tmp_path, caplog):
     manifest = write(tmp_path, make_most, {"train": list(range(20)), "val": [3]})
+    assert "14 of 20 train samples were written; the first that was not: 3.mp4 has no sound" in caplog.text
+    assert "0 of 1 val samples were written" in caplog.text
     train, val = manifest["splits"]["train"], manifest["splits"]["val"]
     assert [train[n] for n in ("expected", "written", "unreadable", "too_short")] == [20, 14, 4, 2]
     assert train["reasons"]["too_short"] == ["5.mp4 lasts 0.1 s", "15.mp4 lasts 0.1 s"]
@@ -140,9 +143,9 @@ def test_a_folder_of_other_items_or_settings_is_refused(folder, other, tmp_path)
         write(tmp_path / "half", **other)
 
 
-@pytest.mark.parametrize("key", ["s001", "s.1"])
+@pytest.mark.parametrize("key", ["s001", "s.1", "", "/s1", "a/../../s1"])
 def test_keys_that_a_tar_could_not_tell_apart_are_refused(tmp_path, key):
-    with pytest.raises(UserError, match=r"keys must be unique and contain no dot"):
+    with pytest.raises(UserError, match="keys must be unique, relative and not empty, and contain no dot"):
         shards.write_shard(tmp_path / "x.tar", [make(1), {**make(2), "__key__": key}])
     assert not list(tmp_path.iterdir())
 
@@ -383,7 +386,8 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path, name):
         shards.read_manifest(tmp_path / "data")
 
 
-def test_members_that_lead_out_of_their_shard_are_refused(tmp_path):
+def test_members_that_lead_out_of_their_shard_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage_writer, "escapes_folder", lambda key: False)  # someone else's writer
     write(tmp_path / "data", make=partial(make_named, key="/etc/evil"))
     lines = shards.read_manifest(tmp_path / "data")["splits"]["train"]["shards"]
     assert any("evil0.bin would be unpacked outside of the folder" in line for line in findings(tmp_path / "data"))
