@@ -11,6 +11,7 @@ COMMANDS = {
     "suite": "run all variants of a table",
     "compare": "compare finished runs",
     "reproduce": "repeat a run and compare the bits",
+    "export": "write a run's model as a program or a file of weights",
     "visualize": "draw pictures of a run",
     "benchmark": "measure speed side by side",
     "prepare": "prepare a data set, or inspect prepared data",

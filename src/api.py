@@ -67,6 +67,9 @@ def fit(
         size = f"{model.num_parameters:,} parameters, {model.flops_per_example / 1e6:,.1f} MFLOPs an example"
         if trainer.is_global_zero:
             print(f"{type(model.backbone).__name__} on {type(data).__name__}: {size}")
+            if model.loaded_weights is not None:
+                print(model.loaded_weights)
+                run.write("weights.json", model.loaded_weights.to_dict())
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
         trainer.test(model, data, verbose=False)
         if model.predictions is not None:

@@ -39,7 +39,9 @@ def main(args: list[str] | None = None) -> None:
                 "--precision", choices=("32", "bf16", "16"), default="32", help="of products (default: 32)"
             )
         if name == "lambda":
-            benchmark.add_argument("--parts", nargs="+", help="any of layers, peers, networks, efficientnet")
+            benchmark.add_argument(
+                "--parts", nargs="+", help="any of layers, peers, accelerated, networks, efficientnet"
+            )
         if name == "startup":
             benchmark.add_argument("--before", type=Path, help="another checkout, measured in turns with this one")
         if name == "perceiver":

@@ -6,4 +6,5 @@ from .baselines import ViT as ViT
 from .lambda_networks import LambdaLayer as LambdaLayer
 from .lambda_networks import LambdaNet as LambdaNet
 from .lambda_networks import LambdaResNet as LambdaResNet
+from .lambda_networks import TimmLambdaResNet as TimmLambdaResNet
 from .perceiver import Perceiver as Perceiver

@@ -43,12 +43,12 @@ class TimmImageNetwork(Backbone):
         check_range(0, 1, stochastic_depth=stochastic_depth)
         self.modality, spec = one_image(kind, data_spec)
         self.positions = positions
-        channels = spec.channels + (spec.position_channels if positions else 0)
+        self.channels = spec.channels + (spec.position_channels if positions else 0)
         if not name.startswith(self.prefixes) or not timm.is_model(name):
             raise UserError(f"{kind} got the unknown timm model {name!r}: choose {self.examples}, ...")
         self.network: Any = timm.create_model(
             name,
-            in_chans=channels,
+            in_chans=self.channels,
             num_classes=0,
             global_pool="",
             drop_path_rate=stochastic_depth,
@@ -60,6 +60,10 @@ class TimmImageNetwork(Backbone):
     def timm_options(self, spec: ModalitySpec) -> dict:
         """Extra keyword arguments for `timm.create_model`."""
         return {}
+
+    def adapted(self, network: nn.Module) -> nn.Module:
+        """timm's network, or one with its weights, as `network` holds it."""
+        return network
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
         """Returns the last feature map, flattened: (B, h * w, D)."""

@@ -1,8 +1,8 @@
 """The lambda layer and LambdaResNets against convolution, self-attention, other implementations and EfficientNets.
 
 Parts: `layers`, the paper's table of layers at the stage shapes of ResNet-50; `peers`, the layers of timm and
-lambda-networks; `networks`, ResNet-50 with lambda layers in some or all stages; `efficientnet`, LambdaResNets against
-EfficientNets of similar published accuracy.
+lambda-networks; `accelerated`, a network of timm with its layers and with ours; `networks`, ResNet-50 with lambda layers in
+some or all stages; `efficientnet`, LambdaResNets against EfficientNets of similar published accuracy.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any
 
 import matplotlib
 import pandas as pd
+import timm
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from datamodules import DataSpec, ModalitySpec
 
-from ..backbones import EfficientNet, LambdaLayer, LambdaResNet, ResNet
+from ..backbones import EfficientNet, LambdaLayer, LambdaResNet, ResNet, TimmLambdaResNet
 from ..backbones.lambda_networks.position_lambda import executed_flops
 from .measure import RESULTS, alternate, forward_step, peak_bytes, save, training_step
 from .self_attention import AxialAttention, GlobalAttention, LocalAttention
@@ -216,6 +217,21 @@ def time_networks(cases: dict[str, tuple[Callable[[], nn.Module], int]], batch: 
     ]
 
 
+def run_accelerated(rounds: int) -> pd.DataFrame:
+    """timm's LambdaResNet-26t at its own size of pictures, as it is and accelerated."""
+    spec = image_spec(256)
+
+    def theirs() -> nn.Module:
+        backbone = TimmLambdaResNet(spec)
+        backbone.network = timm.create_model("lambda_resnet26t", num_classes=0, global_pool="")
+        return backbone
+
+    rows = time_networks({"timm": (theirs, 256), "accelerated": (lambda: TimmLambdaResNet(spec), 256)}, BATCH, rounds)
+    for row in rows:
+        row["ratio"] = row["forward_backward_s"] / rows[0]["forward_backward_s"]
+    return save(rows, "lambda_accelerated")
+
+
 def run_networks(rounds: int) -> pd.DataFrame:
     """ResNet-50 with lambda layers in some or all stages, against timm's ResNet-50."""
     spec = image_spec(224)
@@ -249,7 +265,13 @@ def run_efficientnet(rounds: int) -> pd.DataFrame:
     return save(rows, "lambda_efficientnet")
 
 
-PARTS = {"layers": run_layers, "peers": run_peers, "networks": run_networks, "efficientnet": run_efficientnet}
+PARTS = {
+    "layers": run_layers,
+    "peers": run_peers,
+    "accelerated": run_accelerated,
+    "networks": run_networks,
+    "efficientnet": run_efficientnet,
+}
 
 
 def run(parts: list[str] | None = None, rounds: int = 3) -> dict[str, pd.DataFrame]:

@@ -12,20 +12,23 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics import Metric
 
 from datamodules import Batch, ByteArray, DataSpec, UserError
+from datamodules.core.checks import check_range
 from datamodules.core.order import hashed_seed
 
 from ..backbones.base import Backbone
 from ..metrics.registry import metric_named
 from ..optim import Constant, Schedule
 from ..training.batch_norm import synchronise_batch_norms
+from ..training.fine_tuning import freeze, parameter_groups
 from ..training.strategies import mean_over_ranks, shard
+from ..training.weights import LoadedWeights, load_weights
 
 
 class Task(L.LightningModule, ABC):
@@ -38,11 +41,20 @@ class Task(L.LightningModule, ABC):
         backbone: the network, made with the data spec: of src.backbones, or a class of your own.
         optimizer: of torch or timm, made with the parameters; its `lr` is what the schedule scales.
         schedule: of src.optim, the factor of the learning rate over training; None keeps it constant.
+        weights: what the backbone begins with: a run folder, a checkpoint or .safetensors file, `release:NAME` (in the folder
+            $BYTEBENCH_WEIGHTS), or `timm:NAME` for a backbone that wraps timm. Heads stay fresh. None: random weights.
+        freeze: names of modules that do not train, such as [backbone.stem, backbone.stages.0]; they stay in evaluation mode.
+        lr_decay: factor of the learning rate from one of the backbone's blocks to the block before; heads learn at the full
+            rate. 1 for one rate.
+        decay: which parameters the optimizer's weight decay is for: `all`, or `weights`, not biases and not the parameters
+            of norms, as in the Perceiver's released code.
 
     Attributes:
+        loaded_weights: what became of each tensor of `weights`; None before.
         tasks: the kinds of data (`data_spec.task`) that it learns.
         monitor: the validation metric that the best checkpoint is chosen by; the registry of metrics knows its direction.
         val_metrics, test_metrics: their `definition` says how they are computed.
+        whole_weights: whether `weights` that fit in part only are refused.
         predictions: of the last test, for the run folder: COCO's results or arrays; None before.
         resumes_inside_epochs: whether a run may resume from the middle of an epoch.
         drawn_as: how pictures of samples show predictions: as a caption, as bars, or as objects with boxes and masks.
@@ -54,6 +66,9 @@ class Task(L.LightningModule, ABC):
     val_metrics: Any
     test_metrics: Any
     predictions: list[dict] | dict[str, np.ndarray] | None = None
+    loaded_weights: LoadedWeights | None = None
+    whole_weights = False
+    frozen: Sequence[nn.Module] = ()
     resumes_inside_epochs = True
     drawn_as: Literal["caption", "bars", "objects"] = "caption"
     explained = "features"
@@ -64,8 +79,13 @@ class Task(L.LightningModule, ABC):
         backbone: Callable[[DataSpec], Backbone],
         optimizer: Callable[[Iterable], Optimizer] = AdamW,
         schedule: Schedule | None = None,
+        weights: str | None = None,
+        freeze: Sequence[str] = (),
+        lr_decay: float = 1.0,
+        decay: Literal["all", "weights"] = "all",
     ) -> None:
         super().__init__()
+        check_range(0, 1, lr_decay=lr_decay)
         if data_spec.task not in self.tasks:
             raise UserError(
                 f"{type(self).__name__} needs {' or '.join(self.tasks)} data, these are {data_spec.task}: set model to a "
@@ -77,6 +97,23 @@ class Task(L.LightningModule, ABC):
         self.make_optimizer = lambda parameters: optimizer(parameters)
         self.schedule = schedule or Constant()
         self.backbone = backbone(data_spec)
+        self.weights, self.freeze_names, self.lr_decay, self.decay = weights, tuple(freeze), lr_decay, decay
+
+    def setup(self, stage: str) -> None:
+        """Load the backbone's first weights, once, and freeze what does not train."""
+        if stage == "fit" and self.weights is not None and self.loaded_weights is None:
+            self.loaded_weights = load_weights(self.backbone, self.weights, self.whole_weights)
+        if self.freeze_names:
+            self.frozen = freeze(self, self.freeze_names)
+            self.train(self.training)
+            if not any(parameter.requires_grad for parameter in self.parameters()):
+                raise UserError(f"freeze {list(self.freeze_names)} leaves nothing to train: name fewer modules")
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        for module in self.frozen:
+            module.eval()
+        return self
 
     def set_metrics(self, metrics: Callable[[], Metric], monitor: str) -> None:
         """Make the metrics of both splits.
@@ -164,7 +201,11 @@ class Task(L.LightningModule, ABC):
         metrics.reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self.make_optimizer(self.parameters())
+        plain = self.lr_decay == 1 and self.decay == "all"
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = self.make_optimizer(trained if plain else parameter_groups(self, self.lr_decay, self.decay))
+        for group in optimizer.param_groups:
+            group["lr"] *= group.pop("lr_scale", 1.0)
         total = int(self.trainer.estimated_stepping_batches)
         scheduler = LambdaLR(optimizer, lambda step: self.schedule(step, total))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -29,6 +29,7 @@ class Classification(Task):
         schedule: of src.optim, the factor of the learning rate over training; None keeps it constant.
         label_smoothing: share of the target that is spread over all classes, for single-label data.
         dropout: share of the mean features that are zeroed before the head while training.
+        **options: of every task: weights, freeze, lr_decay and decay.
     """
 
     tasks = ("single_label", "multi_label")
@@ -42,8 +43,9 @@ class Classification(Task):
         schedule: Schedule | None = None,
         label_smoothing: float = 0.0,
         dropout: float = 0.0,
+        **options: Any,
     ) -> None:
-        super().__init__(data_spec, backbone, optimizer, schedule)
+        super().__init__(data_spec, backbone, optimizer, schedule, **options)
         check_range(0, 1, label_smoothing=label_smoothing, dropout=dropout)
         self.label_smoothing = label_smoothing
         self.dropout = nn.Dropout(dropout)

@@ -48,6 +48,7 @@ class Detection(Task):
             half as many in evaluation.
         regions: number of the proposed regions that the heads are trained on, drawn at random, at most a quarter of them on
             objects.
+        **options: of every task: weights, freeze, lr_decay and decay.
     """
 
     tasks = ("detection",)
@@ -65,8 +66,9 @@ class Detection(Task):
         box_features: int = 1024,
         proposals: int = 2000,
         regions: int = 512,
+        **options: Any,
     ) -> None:
-        super().__init__(data_spec, backbone, optimizer, schedule)
+        super().__init__(data_spec, backbone, optimizer, schedule, **options)
         check_counts(anchor_sizes=anchor_sizes, channels=channels, box_features=box_features, regions=regions)
         check_range(2, 10**6, proposals=proposals)
         _, spec = one_image("Detection", data_spec)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from datamodules import Batch, ByteArray, DataSpec, UserError
 from datamodules.core.checks import check_range
 
 from ..backbones.base import Backbone
-from ..runs.checkpoints import load_checkpoint
 from .base import Task
 from .classification import Classification
 from .linear_maps import solve_maps, train_maps
@@ -42,6 +40,7 @@ class LinearProbe(Classification):
     """
 
     explained = "features"
+    whole_weights = True
 
     def __init__(
         self,
@@ -53,7 +52,7 @@ class LinearProbe(Classification):
         batch_size: int = 256,
         penalties: Sequence[float] = (1e-3, 0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4),
     ) -> None:
-        super().__init__(data_spec, backbone)
+        super().__init__(data_spec, backbone, weights=weights)
         check_range(0, learning_rates=learning_rates, penalties=penalties)
         if not learning_rates or min(learning_rates) <= 0 or not penalties or min(penalties) <= 0:
             raise UserError(
@@ -63,7 +62,7 @@ class LinearProbe(Classification):
             raise UserError(f"epochs {epochs}, batch_size {batch_size} of the probe: give at least 1 of each")
         self.automatic_optimization = False
         self.resumes_inside_epochs = False  # the features gathered so far are in no checkpoint
-        self.weights, self.learning_rates, self.penalties = weights, tuple(learning_rates), tuple(penalties)
+        self.learning_rates, self.penalties = tuple(learning_rates), tuple(penalties)
         self.epochs, self.batch_size = epochs, batch_size
         self.backbone.requires_grad_(False)
         width = self.backbone.num_features
@@ -81,10 +80,6 @@ class LinearProbe(Classification):
         if self.device_mesh is not None:
             raise UserError("a linear probe trains nothing that is worth sharding: use --trainer.strategy ddp")
         super().configure_model()
-
-    def setup(self, stage: str) -> None:
-        if stage == "fit" and self.weights is not None:
-            load_backbone(self.backbone, Path(self.weights))
 
     def train(self, mode: bool = True) -> LinearProbe:
         super().train(mode)
@@ -198,33 +193,3 @@ class LinearProbe(Classification):
 
     def configure_optimizers(self) -> Optimizer:
         return SGD(self.head.parameters(), lr=0.0)  # Lightning's; see training_step
-
-
-def load_backbone(backbone: nn.Module, source: Path) -> None:
-    """Give a backbone the weights that a run folder's last checkpoint, or a checkpoint file, has of its backbone.
-
-    Raises UserError where there are none, or of another architecture.
-    """
-    path = source / "checkpoints" / "last.ckpt" if source.is_dir() else source
-    prefix = "backbone."
-    found = {
-        name.removeprefix(prefix): tensor
-        for name, tensor in load_checkpoint(path)["state_dict"].items()
-        if str(name).startswith(prefix) and isinstance(tensor, Tensor)
-    }
-    for difference in differences(backbone.state_dict(), found):
-        raise UserError(
-            f"{path} is of another architecture than model.backbone ({type(backbone).__name__}): {difference}; give "
-            "--model.backbone the options of the run that it is from, in its config.yaml"
-        )
-    backbone.load_state_dict(found)
-
-
-def differences(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> Iterator[str]:
-    for name in [*wanted, *(name for name in found if name not in wanted)]:
-        if name not in found:
-            yield f"it has no {name}"
-        elif name not in wanted:
-            yield f"it has {name}, which the backbone lacks"
-        elif wanted[name].shape != found[name].shape:
-            yield f"its {name} is {tuple(found[name].shape)}, the backbone's {tuple(wanted[name].shape)}"

@@ -24,6 +24,7 @@ class Regression(Task):
         backbone: the network, made with the data spec: of src.backbones, or a class of your own.
         optimizer: of torch or timm, made with the parameters; its `lr` is what the schedule scales.
         schedule: of src.optim, the factor of the learning rate over training; None keeps it constant.
+        **options: of every task: weights, freeze, lr_decay and decay.
     """
 
     tasks = ("regression",)
@@ -34,8 +35,9 @@ class Regression(Task):
         backbone: Callable[[DataSpec], Backbone],
         optimizer: Callable[[Iterable], Optimizer] = AdamW,
         schedule: Schedule | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(data_spec, backbone, optimizer, schedule)
+        super().__init__(data_spec, backbone, optimizer, schedule, **options)
         self.head = nn.Linear(self.backbone.num_features, data_spec.num_classes)
         self.set_metrics(RegressionMetrics, "rmse")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
-from torch.optim.swa_utils import update_bn
 
 from datamodules import ByteArray, UserError
 from datamodules.core.order import rank_and_world
@@ -24,6 +23,8 @@ class SettleBatchNorms(Callback):
     short training, the mean of some channels is many times their standard deviation and drifts by more than that with every
     step. The running averages lag behind, and a trained model seems to guess. See Wu and Johnson 2021, "Rethinking 'Batch'
     in BatchNorm", section 3.
+
+    Frozen norms keep their statistics.
 
     In a config, list it after callbacks that swap the weights, such as EMAWeightAveraging.
 
@@ -42,7 +43,10 @@ class SettleBatchNorms(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: Any, stage: str) -> None:
         norms = [
-            module for module in pl_module.backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            module
+            for module in pl_module.backbone.modules()
+            if isinstance(module, nn.modules.batchnorm._BatchNorm)
+            and (not module.affine or module.weight.requires_grad)  # not frozen
         ]
         trained = any(parameter.requires_grad for parameter in pl_module.backbone.parameters())
         if not norms or not trained or pl_module.data_spec.task == "detection":
@@ -53,13 +57,33 @@ class SettleBatchNorms(Callback):
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         with trainer.precision_plugin.forward_context():
-            update_bn(self.inputs(trainer), pl_module)
+            settle(pl_module, self.inputs(trainer))
 
     on_test_epoch_start = on_validation_epoch_start
 
     def inputs(self, trainer: Any) -> Iterator[dict[str, ByteArray]]:
         for batch in islice(trainer.datamodule.loader("train", training=True), self.batches):
             yield trainer.strategy.batch_to_device(batch).inputs
+
+
+def settle(model: nn.Module, batches: Iterable[Any]) -> None:
+    """Takes the statistics of batch normalisation anew, as means over batches, as torch.optim.swa_utils.update_bn does, but
+    not those of norms that stay in evaluation mode.
+    """
+    training = model.training
+    model.train()
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a mean over all batches
+    if norms:
+        with torch.no_grad():
+            for batch in batches:
+                model(batch)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.train(training)
 
 
 def synchronise_batch_norms(model: nn.Module) -> None:

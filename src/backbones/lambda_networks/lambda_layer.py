@@ -12,7 +12,7 @@ from datamodules import UserError
 from datamodules.core.checks import check_counts
 
 from .masked_norm import normalise, rows
-from .position_lambda import position_lambdas
+from .position_lambda import convolved, position_lambdas
 
 
 class LambdaLayer(nn.Module):
@@ -71,6 +71,7 @@ class LambdaLayer(nn.Module):
         self.to_values = nn.Parameter(torch.randn(v * u, context_dim) * context_dim**-0.5)
         self.norm_queries = nn.BatchNorm2d(h * k)
         self.norm_values = nn.BatchNorm2d(v * u)
+        self.register_parameter("position_bias", None)  # (k,), of timm's position lambdas; the paper has none
         table = [2 * length - 1 for length in grid] if grid is not None else scope
         if embeddings is not None and (table is None or embeddings.shape != (k, u, *table)):
             raise UserError(
@@ -117,12 +118,15 @@ class LambdaLayer(nn.Module):
         keys = keys.softmax(dim=1, dtype=torch.promote_types(keys.dtype, torch.float32)).to(values.dtype)
         values, keys = values.unflatten(-1, (v, u)), keys.unflatten(-1, (k, u))  # (B, m, v, u), (B, m, k, u)
         content = torch.bmm(keys.permute(0, 2, 3, 1).flatten(2), values.permute(0, 3, 1, 2).flatten(1, 2))  # (B, k, v)
+        if self.position_bias is not None:
+            content = content + self.position_bias[:, None]
         by_head = q.view(len(q), -1, k)  # (B, n h, k)
         if self.embeddings is None:
             y = torch.bmm(by_head, content)
         else:
             table = self.embeddings.to(q.dtype)
-            positions = position_lambdas(q.view(len(q), *grid, h, k), table, values.unflatten(1, context_grid))
+            lambdas = convolved if torch.compiler.is_exporting() else position_lambdas
+            positions = lambdas(q.view(len(q), *grid, h, k), table, values.unflatten(1, context_grid))
             y = torch.baddbmm(positions.view(len(q), -1, v), by_head, content)
         return y.view(len(q), *grid, h * v).movedim(-1, 1)
 

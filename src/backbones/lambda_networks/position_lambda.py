@@ -18,6 +18,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.flop_counter import register_flop_formula
 
 from ..fastest import fastest
@@ -47,6 +48,16 @@ def position_lambdas(queries: Tensor, table: Tensor, values: Tensor) -> Tensor:
     """
     with torch.autocast(queries.device.type, enabled=False):
         return forward(plan_for(queries, table, values), queries, table, values)
+
+
+def convolved(queries: Tensor, table: Tensor, values: Tensor) -> Tensor:
+    """`position_lambdas` as one convolution of torch, for programs without our operator; both grids are one."""
+    axes = table.dim() - 2
+    convolve = (F.conv1d, F.conv2d, F.conv3d)[axes - 1]
+    pictures = values.movedim((-2, -1), (1, 2)).flatten(0, 1)  # (B v, u, *n)
+    lambdas = convolve(pictures, table, padding=[length // 2 for length in table.shape[2:]])
+    lambdas = lambdas.flatten(2).unflatten(0, (len(values), -1))  # (B, v, k, n)
+    return torch.einsum("bnhk,bvkn->bnhv", queries.flatten(1, axes), lambdas).view(*queries.shape[:-1], -1)
 
 
 @torch.library.custom_op("bytebench::position_lambdas_backward", mutates_args=())

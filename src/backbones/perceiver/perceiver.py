@@ -28,6 +28,7 @@ from .reading import (
 
 DEEPEST = 1000  # blocks
 LEARNED_POSITION_CHANNELS = 128  # appendix D
+TRUNCATED_STD = 0.87962566103423978  # of a normal distribution of standard deviation 1, truncated at 2
 MODALITY_CHANNELS = 4  # of the learned vector of the widest modality, as for AudioSet's video (section 4.2)
 
 
@@ -52,6 +53,8 @@ class Perceiver(Backbone):
         modality_dropout: for each modality, the share of training examples in which it is hidden, 0 to 1;
             None hides nothing.
         checkpointing: save only each block's input for the backward pass and recompute the rest: less memory, more time.
+        initialisation: of the linear maps: `torch`, as torch's, or `published`, as in the released code: weights from a
+            normal distribution of variance 1 / inputs, truncated at two standard deviations, and biases of 0.
 
     Raises:
         UserError: if an option does not fit the others or the data.
@@ -72,6 +75,7 @@ class Perceiver(Backbone):
         positions: Literal["fourier", "learned"] = "fourier",
         modality_dropout: dict[str, float] | None = None,
         checkpointing: bool = False,
+        initialisation: Literal["torch", "published"] = "torch",
     ) -> None:
         super().__init__()
         check_counts(num_latents=num_latents, latent_dim=latent_dim, cross_heads=cross_heads, widening=widening)
@@ -111,6 +115,8 @@ class Perceiver(Backbone):
             nn.Sequential(*(SelfAttend(latent_dim, self_heads, widening) for _ in range(self_attends_per_block)))
             for _ in range(count_sets(self.latent_weights))
         )
+        if initialisation == "published":
+            self.apply(initialise_as_published)
         self.channels = input_dim
         self.num_elements = sum(modality.elements for modality in data_spec.modalities.values())
 
@@ -214,6 +220,14 @@ class Perceiver(Backbone):
 def truncated_normal(*shape: int) -> nn.Parameter:
     """A parameter drawn from a normal distribution of standard deviation 0.02, truncated at 2 (appendix)."""
     return nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02, a=-2.0, b=2.0))
+
+
+def initialise_as_published(module: nn.Module) -> None:
+    """A linear map as in the released code (google-deepmind/deepmind-research, perceiver/perceiver.py: variance scaling)."""
+    if isinstance(module, nn.Linear):
+        std = module.in_features**-0.5 / TRUNCATED_STD
+        nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std)
+        nn.init.zeros_(module.bias)
 
 
 def weight_sets(option: str, chosen: Sequence[int | None] | None, default: list[int]) -> list[int | None]:

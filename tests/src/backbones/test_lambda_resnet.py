@@ -1,11 +1,14 @@
 """LambdaResNets: the paper's counts, shapes, and equality with a ResNet where nothing is lambda."""
 
+from itertools import takewhile
+
 import pytest
 import timm
 import torch
 
 from datamodules import DataSpec, ModalitySpec, UserError
 from src.backbones import LambdaLayer, LambdaResNet
+from tests.support import ROOT
 
 
 def spec(height: int, width: int | None = None) -> DataSpec:
@@ -18,6 +21,29 @@ def millions(**options) -> float:
     with torch.device("meta"):
         model = LambdaResNet(spec(224), **options)
     return (sum(p.numel() for p in model.parameters()) + 2049 * 1000) / 1e6
+
+
+def table_rows(*columns: str) -> list[list[str]]:
+    """The rows of the table in docs/lambda_counts.md that begins with these columns."""
+    lines = (ROOT / "docs" / "lambda_counts.md").read_text().splitlines()
+    first = next(n for n, line in enumerate(lines) if line.startswith(f"| {' | '.join(columns)} |"))
+    rows = takewhile(lambda line: line.startswith("|"), lines[first + 2 :])
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_the_counts_in_the_documentation_are_ours():
+    for *numbers, _, ours, _ in table_rows("k", "h", "u", "r"):
+        sizes = dict(zip(("key_depth", "heads", "intra_depth", "scope"), map(int, numbers), strict=True))
+        assert millions(**sizes) == pytest.approx(float(ours), abs=0.006), sizes
+    for stages, _, ours, _ in table_rows("stages"):
+        assert millions(stages=stages) == pytest.approx(float(ours), abs=0.006), stages
+    for depth, lambdas, *counts in table_rows("depth", "lambda layers")[
+        :3
+    ]:  # the others are built likewise, in more time
+        family = {"depth": int(depth), "stages": "CCLC", "c4_lambdas": int(lambdas)}
+        found = [millions(**family, squeeze_excite=True), millions(**family)]
+        found.append(millions(depth=int(depth), stages="CCCC", squeeze_excite=True))
+        assert found == pytest.approx([float(count) for count in counts], abs=0.006), depth
 
 
 @pytest.mark.parametrize(

@@ -323,3 +323,19 @@ def test_compiles_as_one_graph_with_the_same_outputs_and_gradients(clip_spec, ch
         found.append([output.detach(), *(p.grad.clone() for p in model.parameters())])
     for plain, compiled in zip(*found, strict=True):
         assert_close(compiled, plain)
+
+
+def test_the_published_initialisation_is_a_truncated_normal_of_variance_one_over_the_inputs(image_spec):
+    torch.manual_seed(0)
+    options = {"num_latents": 8, "latent_dim": 256, "cross_attends": 1, "self_attends_per_block": 1, "self_heads": 4}
+    model = Perceiver(image_spec, **options, initialisation="published")
+    for linear in (module for module in model.modules() if isinstance(module, nn.Linear)):
+        scale = linear.in_features**-0.5
+        assert not linear.bias.any()
+        assert linear.weight.abs().max() <= 2 * scale / 0.8796 * 1.001
+        if linear.weight.numel() > 50_000:
+            assert linear.weight.std().item() == pytest.approx(scale, rel=0.02)
+    torch.manual_seed(0)
+    plain = Perceiver(image_spec, **options)
+    assert torch.equal(plain.latents, model.latents)
+    assert plain.transformers[0][0].out.bias.any()

@@ -1,0 +1,93 @@
+"""Exported programs and weights are the run: the same predictions on its test split, and a card that says what it is."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import src.export as export
+import src.fit as fit
+from datamodules import Digits, UserError
+from src.backbones import LambdaNet
+from src.runs.folder import Run
+from src.tasks import Classification
+from src.training.weights import load_weights
+from tests.support import DIGITS
+
+BACKBONES = {
+    "Perceiver": {"num_latents": 8, "latent_dim": 16, "cross_attends": 2, "self_attends_per_block": 1, "self_heads": 2},
+    "LambdaNet": {"widths": [16], "blocks_per_stage": 1},
+}
+
+
+def trained(folder: Path, backbone: str) -> Run:
+    config = yaml.safe_load(Path(DIGITS).read_text())
+    config |= {"cell": backbone.lower(), "runs_dir": str(folder / "runs")}
+    config["model"]["init_args"]["backbone"] = {
+        "class_path": f"src.backbones.{backbone}",
+        "init_args": BACKBONES[backbone],
+    }
+    config["trainer"] = {"max_steps": 3, "limit_val_batches": 1}
+    (folder / f"{backbone}.yaml").write_text(yaml.safe_dump(config))
+    return fit.main(["--config", str(folder / f"{backbone}.yaml")])
+
+
+@pytest.fixture(scope="module")
+def perceiver(tmp_path_factory) -> Run:
+    return trained(tmp_path_factory.mktemp("export"), "Perceiver")
+
+
+@pytest.mark.parametrize(("backbone", "to"), [("Perceiver", "torch"), ("LambdaNet", "onnx")])
+def test_a_program_predicts_what_the_run_predicts(backbone, to, perceiver, tmp_path, capsys):
+    run = perceiver if backbone == "Perceiver" else trained(tmp_path, backbone)
+    path = export.main([str(run.folder), "--to", to])
+    assert path == run.folder / "export" / f"digits_{backbone.lower()}_seed0{export.SUFFIXES[to]}"
+    samples = int(run.results().metrics["test"]["samples"])
+    assert f": 0 of {samples} predictions on the test split differ" in capsys.readouterr().out
+    assert path.with_suffix(".md").is_file()
+    assert not list(path.parent.glob("*.part*"))
+
+
+def test_the_card_says_what_the_run_is(perceiver, tmp_path):
+    path = export.main([str(perceiver.folder), "--to", "weights", "--out", str(tmp_path), "--name", "small"])
+    _, head, body = path.with_suffix(".md").read_text().split("---\n", 2)
+    facts, data = yaml.safe_load(head), perceiver.read("data.json")
+    assert facts["data"] == {"dataset": "Digits", "fingerprint": data["fingerprint"]}
+    assert facts["identity"] == perceiver.identity()
+    value, low, high = facts["metrics"]["top1"]
+    assert value == perceiver.results().metrics["test"]["top1"]
+    assert low < value < high
+    spread = (value * (1 - value) / facts["metrics"]["samples"][0]) ** 0.5
+    assert high - low == pytest.approx(2 * 1.96 * spread, rel=0.15)
+    assert yaml.safe_load(body.split("```yaml\n")[1].split("```")[0]) == perceiver.config()
+
+
+def test_weights_become_a_release(perceiver, tmp_path, monkeypatch):
+    export.main([str(perceiver.folder), "--to", "weights", "--out", str(tmp_path), "--name", "small"])
+    monkeypatch.setenv("BYTEBENCH_WEIGHTS", str(tmp_path))
+    backbone = export.api.load_run(perceiver).model.backbone
+    wanted = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    for parameter in backbone.parameters():
+        parameter.data.zero_()
+    assert load_weights(backbone, "release:small").whole
+    assert all(torch.equal(tensor, wanted[name]) for name, tensor in backbone.state_dict().items())
+
+
+def test_a_program_that_predicts_otherwise_is_refused():
+    torch.manual_seed(0)
+    data = Digits(batch_size=256)
+    model = Classification(data.spec, lambda spec: LambdaNet(spec, widths=(16,), blocks_per_stage=1)).eval()
+    program = export.Program(model, data.flatten(next(iter(data.loader("test")))).inputs)
+    assert export.check(model, data, program).startswith("0 of ")
+    for wrong in (lambda *tensors: -program(*tensors), lambda *tensors: program(*tensors) * torch.nan):
+        with pytest.raises(UserError, match="the program is not the model"):
+            export.check(model, data, wrong)
+
+
+def test_a_detector_is_not_exported_whole(tmp_path):
+    class Detector:
+        data_spec = type("spec", (), {"task": "detection"})
+
+    with pytest.raises(UserError, match="--to weights"):
+        export.export_program(Detector(), None, tmp_path / "x.onnx")
