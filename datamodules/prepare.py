@@ -25,6 +25,7 @@ SETS = {
     "furniture": "points.prepare_furniture",
     "coco": "detection.prepare_coco",
     "composed": "detection.prepare_composed",
+    "adopt": "storage.adopt",
 }
 INSPECT = {
     "lint": "check shards and print one line per problem",

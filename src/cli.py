@@ -246,6 +246,7 @@ class ByteBenchCLI(LightningCLI):
             peak_memory=peak_memory(),
             wall_time_seconds=self.throughput.wall_time,
             bad_samples=len(self.datamodule.gather_bad_samples()),
+            damaged_samples=len(self.datamodule.damaged_samples),
             energy_joules=self.energy.total,
             energy_of=sorted(self.energy.joules),
             suite=self.suite,

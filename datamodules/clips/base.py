@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..core.datamodule import CompactBatches, Split, TensorSplit
@@ -18,7 +17,7 @@ from ..core.random import randint, uniform
 from ..core.windows import window_keys, window_position
 from ..images.transforms import inception_box
 from ..storage import shards
-from .media import decode_clip
+from .media import decode_window
 from .windows import AudioWindow, Filters, VideoWindow
 
 Modality = Literal["audio", "video"]
@@ -111,7 +110,7 @@ class ClipSplit(Split):
         self.augmentation, self.fill_missing = augmentation, fill_missing
         self.keys = window_keys(reader.keys, self.windows)
 
-    def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def load(self, index: int, generator: torch.Generator) -> dict[str, Any]:
         number, window = divmod(index, self.windows)
         files = self.reader.read(number)
         labels, seconds = files.labels(self.num_classes), files.seconds()
@@ -122,8 +121,9 @@ class ClipSplit(Split):
             filters = self.augmentation.draw(self.video, generator)
         content = files["mp4"]
         with decoding(f"{files.key}.mp4"):
-            video, audio = decode_clip(content, start, self.video, self.audio, filters, self.fill_missing)
-        sample = {"target": torch.zeros(self.num_classes).index_fill_(0, torch.tensor(labels, dtype=torch.long), 1.0)}
+            video, audio, damage = decode_window(content, start, self.video, self.audio, filters, self.fill_missing)
+        sample: dict[str, Any] = {"damage": damage} if damage else {}
+        sample |= {"target": torch.zeros(self.num_classes).index_fill_(0, torch.tensor(labels, dtype=torch.long), 1.0)}
         if video is not None:
             sample["video"] = video
         if audio is not None:
@@ -131,11 +131,12 @@ class ClipSplit(Split):
         return sample
 
 
-def load_into_memory(split: Split, what: str, workers: int) -> tuple[TensorSplit, dict[str, str]]:
+def load_into_memory(split: Split, what: str, workers: int) -> tuple[TensorSplit, dict[str, str], dict[str, str]]:
     """Decodes a split once. Only for splits whose samples are the same in every epoch.
 
     Returns:
-        The decoded split, and why samples could not be decoded, by their keys; their tensors are those of others.
+        The decoded split; why samples could not be decoded, by their keys, whose tensors are those of others; and what was
+        skipped of samples, by their keys.
     """
     # every rank needs all samples, so OrderedBatches does not fit
     steps = [
@@ -143,9 +144,11 @@ def load_into_memory(split: Split, what: str, workers: int) -> tuple[TensorSplit
     ]
     loader = DataLoader(CompactBatches(split, seed=0, on_bad_sample="skip"), None, sampler=steps, num_workers=workers)
     batches = list(track(loader, what, total=len(steps), unit="batches"))
-    names = [name for name in batches[0] if name not in ("key", "weight", "bad")]
-    bad = {key: reason for batch in batches for key, reason in batch["bad"].items()}
-    return TensorSplit(split.keys, {n: torch.cat([b[n] for b in batches]) for n in names}), bad
+    names = [name for name in batches[0] if name not in ("key", "weight", "bad", "damaged")]
+    bad, damaged = (
+        {key: said for batch in batches for key, said in batch[kind].items()} for kind in ("bad", "damaged")
+    )
+    return TensorSplit(split.keys, {n: torch.cat([b[n] for b in batches]) for n in names}), bad, damaged
 
 
 class InMemory(Split):
@@ -155,12 +158,16 @@ class InMemory(Split):
         self.split, self.keys, self.what, self.workers = split, split.keys, what, workers
         self.decoded: TensorSplit | None = None
         self.bad: dict[str, str] = {}
+        self.damaged: dict[str, str] = {}
 
     def open(self) -> None:
         if self.decoded is None:
-            self.decoded, self.bad = load_into_memory(self.split, f"decoding {self.what}", self.workers)
+            found = load_into_memory(self.split, f"decoding {self.what}", self.workers)
+            self.decoded, self.bad, self.damaged = found
 
-    def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
+    def load(self, index: int, generator: torch.Generator) -> dict[str, Any]:
         if self.bad and (reason := self.bad.get(self.keys[index])):
             raise BadSampleError(reason)
-        return (self.decoded or self.split).load(index, generator)
+        sample = (self.decoded or self.split).load(index, generator)
+        damage = self.damaged.get(self.keys[index])
+        return {**sample, "damage": damage} if damage else sample

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,8 +17,18 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from ..core.errors import BadSampleError
-from .windows import PREROLL, AudioExtractor, AudioWindow, Filters, FrameExtractor, VideoWindow
+from .windows import (
+    PREROLL,
+    AudioExtractor,
+    AudioWindow,
+    Filters,
+    FrameExtractor,
+    OutOfOrder,
+    VideoWindow,
+    shown_size,
+)
 
+CUT = 0.5  # seconds that a stream may end before its declared length; headers round
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
@@ -90,10 +101,24 @@ def decode_clip(
     filters: Filters | None = None,
     fill_missing: bool = False,
 ) -> tuple[Tensor | None, Tensor | None]:
+    """Decodes the part of a clip that starts at `start` seconds; see `decode_window`."""
+    images, samples, _ = decode_window(content, start, video, audio, filters, fill_missing)
+    return images, samples
+
+
+def decode_window(
+    content: bytes | Path,
+    start: float,
+    video: VideoWindow | None,
+    audio: AudioWindow | None,
+    filters: Filters | None = None,
+    fill_missing: bool = False,
+) -> tuple[Tensor | None, Tensor | None, str | None]:
     """Decodes the part of a clip that starts at `start` seconds.
 
-    Each frame is the one shown at its time. If the video ends early, its last frame is repeated; missing sound at either
-    end is silence.
+    Each frame is the one shown at its time, turned and with square pixels as players show it. If the video ends early, its
+    last frame is repeated; missing sound at either end is silence. Damaged packets are skipped, as long as they are the
+    smaller part.
 
     Args:
         content: bytes of a file, or its path.
@@ -104,7 +129,8 @@ def decode_clip(
         fill_missing: whether missing video becomes black and missing audio silence.
 
     Returns:
-        Frames (T, H, W, 3) uint8 and samples (S,) int16; None for a window that is None.
+        Frames (T, H, W, 3) uint8 and samples (S,) int16, None for a window that is None; and what was skipped, None if
+        nothing.
 
     Raises:
         BadSampleError: if the file cannot be decoded or has no such stream.
@@ -119,7 +145,19 @@ def decode_clip(
         images = black if frames is None else frames.result()
     if audio is not None:
         samples = torch.zeros(audio.samples, dtype=torch.int16) if sound is None else sound.result()
-    return images, samples
+    return images, samples, damage(frames, sound)
+
+
+def damage(*extractors: FrameExtractor | AudioExtractor | None) -> str | None:
+    """What was skipped; None if nothing. Raises BadSampleError if more was skipped than decoded."""
+    bad = sum(each.bad for each in extractors if each is not None)
+    every = bad + sum(each.decoded for each in extractors if each is not None)
+    if 2 * bad > every:
+        raise BadSampleError(f"cannot be decoded: {bad} of {every} packets are damaged")
+    said = [f"{bad} of {every} packets are damaged and were skipped"] if bad else []
+    lost = max((each.lost for each in extractors if each is not None), default=0.0)
+    said += [f"it ends {lost:.1f} s early"] if lost > CUT else []
+    return "; ".join(said) or None
 
 
 @dataclass(frozen=True)
@@ -132,19 +170,40 @@ class ClipInfo:
     has_audio: bool
 
 
-def describe_clip(path: Path) -> ClipInfo:
-    """Reads the metadata of a file. Raises BadSampleError if it cannot be opened."""
+def describe_clip(path: Path | bytes) -> ClipInfo:
+    """Reads the metadata of a file and decodes its first frame. Raises BadSampleError if it cannot be opened."""
     try:
-        with av.open(path, "r") as container:
+        with opened(path) as container:
             video = first_stream(container, "video")
+            seconds = None if container.duration is None else container.duration / av.time_base
+            has_audio = first_stream(container, "audio") is not None
             size = None
             if video is not None and video.codec_context.height:
-                aspect = video.codec_context.sample_aspect_ratio or 1  # old videos may have non-square pixels
-                size = (video.codec_context.height, round(video.codec_context.width * aspect))
-            seconds = None if container.duration is None else container.duration / av.time_base
-            return ClipInfo(seconds, size, first_stream(container, "audio") is not None)
-    except (av.FFmpegError, ValueError) as error:
+                size = video.codec_context.height, max(1, round(video.codec_context.width * pixel_aspect(video)))
+                with suppress(av.FFmpegError):  # only frames say how they are turned
+                    size = shown_size(next(container.decode(video)), pixel_aspect(video))
+            return ClipInfo(seconds, size, has_audio)
+    except (av.FFmpegError, ValueError, StopIteration) as error:
         raise BadSampleError(f"cannot be opened: {message(error)}") from error
+
+
+def length_of(content: bytes | Path) -> float | None:
+    """The length of a file in seconds, by its header; None if that does not say. Raises BadSampleError."""
+    try:
+        with opened(content) as container:
+            return None if container.duration is None else container.duration / av.time_base
+    except (av.FFmpegError, ValueError) as error:
+        raise BadSampleError(f"cannot be decoded: {message(error)}") from error
+
+
+def opened(content: bytes | Path) -> av.container.InputContainer:
+    return av.open(io.BytesIO(content) if isinstance(content, bytes) else content, "r")
+
+
+def pixel_aspect(stream: Any) -> float:
+    """Width of a pixel over its height. What no camera makes is damage, and counts as square."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return aspect if 0.1 < aspect < 10 else 1.0
 
 
 def read_window(
@@ -154,30 +213,96 @@ def read_window(
     audio: AudioWindow | None,
     filters: Filters | None = None,
 ) -> tuple[FrameExtractor | None, AudioExtractor | None]:
-    """Decodes a window as `decode_clip` does, into extractors; None for a stream that is not wanted or missing."""
-    frames = sound = None
+    """Decodes a window as `decode_window` does, into extractors; None for a stream that is not wanted or missing."""
+    reorder, seek = False, start > PREROLL
     try:
-        with av.open(io.BytesIO(content) if isinstance(content, bytes) else content, "r") as container:
-            origin = max(0, container.start_time or 0) / av.time_base  # some files start long after zero
-            extractors: dict[av.stream.Stream, FrameExtractor | AudioExtractor] = {}
-            if video is not None and (stream := first_stream(container, "video")) is not None:
-                extractors[stream] = frames = FrameExtractor(start + origin, video, filters or video.center_crop)
-            if audio is not None and (stream := first_stream(container, "audio")) is not None:
-                extractors[stream] = sound = AudioExtractor(start + origin, audio)
-            if start > PREROLL:
-                container.seek(int((start + origin - PREROLL) * av.time_base))
-            for packet in container.demux(*extractors) if extractors else ():
-                extractor = extractors[packet.stream]
-                if not extractor.full and not extractor.skips(packet):
-                    for frame in packet.decode():
-                        extractor.add(frame)
-                if all(e.full for e in extractors.values()):
-                    break
-            for extractor in extractors.values():
-                extractor.finish()
+        while True:
+            try:
+                return extract(content, start, video, audio, filters, reorder, seek)
+            except OutOfOrder:
+                reorder = True
+            except CannotSeek:
+                seek = False
     except (av.FFmpegError, ValueError) as error:
         raise BadSampleError(f"cannot be decoded: {message(error)}") from error
+
+
+class CannotSeek(Exception):
+    """The file must be decoded from its beginning: FLAC without a table, or a key frame that is found by its time of decoding
+    and shown later than the window starts."""
+
+
+def extract(
+    content: bytes | Path,
+    start: float,
+    video: VideoWindow | None,
+    audio: AudioWindow | None,
+    filters: Filters | None,
+    reorder: bool,
+    seek: bool,
+) -> tuple[FrameExtractor | None, AudioExtractor | None]:
+    frames = sound = None
+    with opened(content) as container:
+        origin = max(0, container.start_time or 0) / av.time_base  # some files start long after zero
+        extractors: dict[av.stream.Stream, FrameExtractor | AudioExtractor] = {}
+        if video is not None and (stream := first_stream(container, "video")) is not None:
+            chosen = filters or video.center_crop
+            frames = FrameExtractor(start + origin, video, chosen, pixel_aspect(stream), reorder)
+            extractors[stream] = frames
+        if audio is not None and (stream := first_stream(container, "audio")) is not None:
+            extractors[stream] = sound = AudioExtractor(start + origin, audio)
+        if seek:
+            try:
+                container.seek(int((start + origin - PREROLL) * av.time_base))
+            except av.FFmpegError as error:
+                raise CannotSeek from error
+        for packet in packets_until_damage(container, extractors):
+            extractor = extractors[packet.stream]
+            if not extractor.full and not extractor.skips(packet):
+                try:
+                    decoded = packet.decode()
+                except av.FFmpegError:
+                    extractor.bad += packet.size > 0
+                    continue
+                extractor.decoded += packet.size > 0
+                for frame in decoded:
+                    extractor.add(frame)
+                if seek and frames is not None and frames.starts_late:
+                    raise CannotSeek
+            if all(e.full for e in extractors.values()):
+                break
+        for stream, extractor in extractors.items():
+            whole = extractor.full
+            extractor.finish()
+            if not whole and (length := declared_seconds(container, stream)) is not None:
+                wanted = min(length, start + extractor.window.seconds) - start
+                extractor.lost = max(0.0, wanted - extractor.seconds)
     return frames, sound
+
+
+def declared_seconds(container: av.container.InputContainer, stream: Any) -> float | None:
+    """How long a stream lasts by its header; None if only the length of several streams together is known."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    if len(container.streams) == 1 and container.duration is not None:
+        return container.duration / av.time_base
+    return None
+
+
+def packets_until_damage(
+    container: av.container.InputContainer, extractors: Mapping[Any, FrameExtractor | AudioExtractor]
+) -> Iterator[av.Packet]:
+    """The packets of some streams, up to where the container itself is damaged, which counts as one bad packet of each."""
+    found = False
+    try:
+        for packet in container.demux(*extractors) if extractors else ():
+            yield packet
+            found = True
+    except av.FFmpegError:
+        if not found:
+            raise
+        for extractor in extractors.values():
+            extractor.bad += not extractor.full
 
 
 def message(error: Exception) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 from ..core.errors import BadSampleError, TooShort, UserError, decoding
 from ..core.order import hashed_seed
 from ..storage import shards
-from .media import describe_clip, encode_clip, read_window
+from .media import damage, describe_clip, encode_clip, read_window
 from .windows import AudioWindow, VideoWindow
 
 FPS, RATE, KEY_EVERY = 25, 48_000, 12
@@ -168,7 +168,7 @@ def make_sample(segment: Segment, source: Path, side: int) -> dict:
         raise BadSampleError(f"{segment.key} has no file in the source folder")
     path = source / segment.file
     with decoding(f"{segment.key}: {path.name}"):
-        images, sound, seconds = read_clip(path, segment.start, segment.end, side)
+        images, sound, seconds, skipped = read_clip(path, segment.start, segment.end, side)
     return {
         "__key__": segment.key,
         "mp4": encode_clip(
@@ -179,12 +179,16 @@ def make_sample(segment: Segment, source: Path, side: int) -> dict:
             "seconds": seconds,
             "pictures": images is not None,
             "sound": sound is not None,
+            **({"damage": skipped} if skipped else {}),
         },
     }
 
 
-def read_clip(path: Path, start: float, end: float, side: int) -> tuple[np.ndarray | None, np.ndarray | None, float]:
-    """Reads frames (T, H, W, 3) uint8 and sound (S,) int16 of one clip (None if missing), and its length in seconds."""
+def read_clip(
+    path: Path, start: float, end: float, side: int
+) -> tuple[np.ndarray | None, np.ndarray | None, float, str | None]:
+    """Reads frames (T, H, W, 3) uint8 and sound (S,) int16 of one clip (None if missing), its length in seconds, and what was
+    skipped (None if nothing)."""
     info = describe_clip(path)
     if info.size is None and not info.has_audio:
         raise BadSampleError("has neither video nor sound")
@@ -205,7 +209,7 @@ def read_clip(path: Path, start: float, end: float, side: int) -> tuple[np.ndarr
         raise TooShort(f"has {seconds:.2f} s of the clip")
     images = frames.images[: round(seconds * FPS)] if frames is not None and frames.seconds else None
     sound = samples.sound[: round(seconds * RATE)] if samples is not None and samples.seconds else None
-    return images, sound, seconds
+    return images, sound, seconds, damage(frames, samples)
 
 
 def scaled(size: tuple[int, int], side: int) -> tuple[int, int]:
@@ -227,5 +231,6 @@ def coverage(folder: Path, manifest: dict, name: str, segments: list[Segment]) -
         "without sound": sum(not clip["sound"] for clip in clips),
         "without pictures": sum(not clip["pictures"] for clip in clips),
         "shorter than listed": short,
+        "with damaged packets": sum("damage" in clip for clip in clips),
         "classes": len({label for clip in clips for label in clip["labels"]}),
     }

@@ -46,6 +46,8 @@ class Split(ABC):
     def load(self, index: int, generator: torch.Generator) -> dict[str, Any]:
         """Loads one compact sample: a tensor for every modality, and `target` (a dict of tensors for detection).
 
+        It may have a text `damage`, too: which parts could not be decoded, where the others are worth keeping.
+
         Args:
             index: position of the sample in `keys`.
             generator: source of all randomness of the sample.
@@ -74,9 +76,9 @@ class TensorSplit(Split):
 class CompactBatches(Dataset):
     """Compact batches, indexed by the list of SampleRef of one step.
 
-    A compact batch has stacked tensors, `key`, `weight` and `bad`, why samples could not be decoded, by their keys. Those
-    samples have weight 0 and the tensors of a good sample. A sample whose tensors differ in name, shape or type from those
-    of most others in the batch is bad too.
+    A compact batch has stacked tensors, `key`, `weight`, `bad`, why samples could not be decoded, by their keys, and
+    `damaged`, what was skipped of others. Bad samples have weight 0 and the tensors of a good sample. A sample whose tensors
+    differ in name, shape or type from those of most others in the batch is bad too.
     """
 
     def __init__(self, split: Split, seed: int, on_bad_sample: Literal["raise", "skip"]) -> None:
@@ -98,6 +100,7 @@ class CompactBatches(Dataset):
                 if self.on_bad_sample == "raise":
                     raise
                 bad[key] = str(error)
+        damaged = {keys[row]: sample.pop("damage") for row, sample in samples.items() if "damage" in sample}
         forms = {row: form(sample) for row, sample in samples.items()}
         usual = Counter(forms.values()).most_common(1)[0][0] if forms else ()
         for row in [row for row, found in forms.items() if found != usual]:
@@ -110,7 +113,7 @@ class CompactBatches(Dataset):
                 "no sample of a batch could be decoded; the first error: {}: {}".format(*next(iter(bad.items())))
             )
         weight = torch.tensor([float(ref.real and key not in bad) for ref, key in zip(refs, keys, strict=True)])
-        return {**stack(samples, len(refs)), "key": keys, "weight": weight, "bad": bad}
+        return {**stack(samples, len(refs)), "key": keys, "weight": weight, "bad": bad, "damaged": damaged}
 
 
 def form(sample: dict[str, Any]) -> tuple:
@@ -179,6 +182,7 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.on_bad_sample, self.max_bad_share = on_bad_sample, max_bad_share
         self.bad_samples: dict[str, str] = {}  # why samples could not be decoded, by their keys
+        self.damaged_samples: dict[str, str] = {}  # what was skipped of samples that could be decoded
         self.samples_seen = self.samples_skipped = 0  # in all epochs
         self.test_split: SplitName = "test"  # the split of `test_dataloader`
         self._splits: dict[str, Split] = {}
@@ -258,7 +262,7 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
     def transfer_batch_to_device(self, batch: dict, device: torch.device, dataloader_idx: int) -> dict:
         """Moves everything but the strings, which Lightning would visit one by one."""
         return {
-            name: value if name in ("key", "bad") else move_data_to_device(value, device)
+            name: value if name in ("key", "bad", "damaged") else move_data_to_device(value, device)
             for name, value in batch.items()
         }
 
@@ -280,6 +284,10 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
             if sample_of(key) not in self.bad_samples:  # of a clip with several windows, the first that is bad
                 log.warning("skipped %s: %s", key, reason)
                 self.bad_samples[sample_of(key)] = reason
+        for key, damage in compact.get("damaged", {}).items():
+            if sample_of(key) not in self.damaged_samples:
+                log.warning("%s: %s", key, damage)
+                self.damaged_samples[sample_of(key)] = damage
         # the share is meaningless for less than about a hundred samples
         if self.samples_skipped > self.max_bad_share * max(self.samples_seen, 100):
             raise UserError(
@@ -288,22 +296,28 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
             )
 
     def gather_bad_samples(self) -> dict[str, str]:
-        """The bad samples of all ranks so far, sorted by key. Every rank must call this at the same time."""
-        found = [self.bad_samples]
+        """The bad samples of all ranks so far, sorted by key, and in `damaged_samples` the damaged ones. Every rank must call
+        this at the same time."""
+        found = [(self.bad_samples, self.damaged_samples)]
         if dist.is_available() and dist.is_initialized():
-            found = [{} for _ in range(dist.get_world_size())]
-            dist.all_gather_object(found, self.bad_samples)
-        self.bad_samples = dict(sorted((key, reason) for one in found for key, reason in one.items()))
+            found = [({}, {}) for _ in range(dist.get_world_size())]
+            dist.all_gather_object(found, (self.bad_samples, self.damaged_samples))
+        self.bad_samples, self.damaged_samples = (
+            dict(sorted((key, said) for one in ranks for key, said in one.items()))
+            for ranks in zip(*found, strict=True)
+        )
         return self.bad_samples
 
     def state_dict(self) -> dict:
-        """The state for checkpoints: the spec, the number of steps taken, and the bad samples of this rank so far."""
+        """The state for checkpoints: the spec, steps taken, and the bad and damaged samples of this rank so far."""
         return {
             "spec": self.spec.to_dict(),
             "steps_done": self.steps_done,
             "bad_samples": dict(sorted(self.bad_samples.items())),
+            "damaged_samples": dict(sorted(self.damaged_samples.items())),
         }
 
     def load_state_dict(self, state_dict: dict) -> None:
         self.steps_done = state_dict["steps_done"]
         self.bad_samples = {**state_dict.get("bad_samples", {}), **self.bad_samples}
+        self.damaged_samples = {**state_dict.get("damaged_samples", {}), **self.damaged_samples}

@@ -16,7 +16,7 @@ from ..core.progress import track
 from . import remote
 from .files import parse_json, sha256
 from .index import escapes_folder, index_path, members, parse_index
-from .manifest import joint_hash, listed_shards, read_manifest
+from .manifest import joint_hash, listed_shards, local_shard, read_manifest
 from .reader import ShardReader
 
 
@@ -69,16 +69,30 @@ def findings(folder: Path) -> Iterator[str]:
             yield f"manifest: {entry['written']} {split} samples were written, its shards hold {held}"
         for line in track(lines, f"checking {split}", total=len(lines), unit="shards"):
             try:
-                yield from shard_findings(folder / line["file"], line, split, split_of)
+                if "adopted" in manifest["made_with"]:
+                    yield from adopted_findings(folder, line)
+                else:
+                    yield from shard_findings(folder / line["file"], line, split, split_of)
             except OSError as error:
                 yield f"{line['file']}: cannot be read ({error.strerror})"
     listed = listed_shards(manifest)
     if joint_hash([line["sha256"] for line in listed]) != manifest["fingerprint"]:
         yield "manifest: the fingerprint does not match the shards"
-    names = {line["file"] for line in listed}
+    names, ours = {line["file"] for line in listed}, "adopted" not in manifest["made_with"]
     for path in sorted(folder.iterdir()):
-        if path.suffix == ".part" or (path.suffix == ".tar" and path.name not in names):
+        if path.suffix == ".part" or (ours and path.suffix == ".tar" and path.name not in names):
             yield f"{path.name}: is not part of the data set"
+
+
+def adopted_findings(folder: Path, line: dict) -> Iterator[str]:
+    """Problems of one adopted tar: how its files are named is not checked again."""
+    path, index = local_shard(folder, line), index_path(folder / line["file"])
+    if not path.is_file():
+        yield f"{path}: is missing"
+    elif sha256(path) != line["sha256"]:
+        yield f"{path}: its bytes have changed since it was adopted (sha256)"
+    if not index.is_file() or sha256(index) != line["index_sha256"]:
+        yield f"{index.name}: is missing or has changed since it was written (sha256)"
 
 
 def shard_findings(path: Path, line: dict, split: str, split_of: dict[str, str]) -> Iterator[str]:

@@ -21,6 +21,7 @@ OPTIONAL = {"coverage": dict}
 SEALED = {"format": int, "sha256": str}
 SPLIT = {"expected": int, "written": int, "unreadable": int, "too_short": int, "reasons": dict, "shards": list}
 SHARD = {"file": str, "samples": int, "bytes": int, "sha256": str, "index_sha256": str}
+PLACE = {"at": str}  # where an adopted shard lies: its path, from the folder if it is relative, or its URL
 # these become names of files, here and in the cache
 PATTERNS = {"file": r"[\w-]+\.tar", "sha256": r"[0-9a-f]{64}", "index_sha256": r"[0-9a-f]{64}"}
 
@@ -81,7 +82,7 @@ def check_manifest(manifest: Any) -> dict:
         check_fields(entry, SPLIT, {}, name)
         for number, shard in enumerate(entry["shards"]):
             needed = {field: kind for field, kind in SHARD.items() if sealed or field != "index_sha256"}
-            check_fields(shard, needed, {}, f"shard {number} of {name}")
+            check_fields(shard, needed, PLACE if sealed else {}, f"shard {number} of {name}")
     files = [shard["file"] for shard in listed_shards(manifest)]
     if len(set(files)) < len(files):
         raise ValueError("it lists a shard twice")
@@ -124,6 +125,21 @@ def shards_of(manifest: Mapping[str, Any], split: str) -> list[dict]:
     return manifest["splits"][split]["shards"]
 
 
+def place(folder: Path | str, shard: Mapping[str, Any]) -> str:
+    """Where a shard lies: a path or a URL. Raises UserError if a remote manifest leads out of its folder."""
+    at, base = shard.get("at", shard["file"]), remote.url(folder)
+    elsewhere = remote.url(at) is not None or at.startswith("/")
+    if base is not None and (elsewhere or ".." in at.split("/")):
+        raise UserError(f"the manifest of {base} names {at}, outside of its folder: adopt the shards on this machine")
+    return at if elsewhere else f"{base or folder}/{at}"
+
+
+def local_shard(folder: Path | str, shard: Mapping[str, Any]) -> Path:
+    """The path of a shard, which is fetched if it lies at a URL."""
+    where = place(folder, shard)
+    return Path(where) if remote.url(where) is None else remote.fetch(where, shard["sha256"], shard["bytes"])
+
+
 def joint_hash(hashes: Sequence[str]) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
@@ -135,9 +151,12 @@ def fingerprint(folder: Path | str, manifest: Mapping[str, Any]) -> str:
     `python -m datamodules.prepare lint` verifies.
     """
     shards = listed_shards(manifest)
-    if remote.url(folder) is not None or sum(shard["bytes"] for shard in shards) > MAX_REHASHED:
+    if (
+        any(remote.url(place(folder, shard)) for shard in shards)
+        or sum(shard["bytes"] for shard in shards) > MAX_REHASHED
+    ):
         return manifest["fingerprint"]
     try:
-        return joint_hash([sha256(Path(folder) / shard["file"]) for shard in shards])
+        return joint_hash([sha256(Path(place(folder, shard))) for shard in shards])
     except OSError as error:
         raise UserError(f"{error.filename} cannot be read ({error.strerror}): prepare {folder} again") from error

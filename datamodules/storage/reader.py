@@ -7,17 +7,64 @@ import logging
 import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
 
 from ..core.errors import BadSampleError, UserError, reason
 from . import remote
+from .files import parse_json
 from .index import Index, index_path, parse_index
-from .sample import Sample
+from .manifest import place
 
 log = logging.getLogger(__name__)
 OPEN_FILES = 128  # of one reader in one process
+
+
+class Sample(dict[str, bytes]):
+    """The bytes of the files of one sample, by extension. What is missing is a BadSampleError that names the sample.
+
+    Args:
+        key: name of the sample.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key = key
+
+    def __missing__(self, extension: str) -> bytes:
+        raise BadSampleError(f"{self.key} has no {extension}")
+
+    def metadata(self) -> dict[str, Any]:
+        """The content of the json. Raises BadSampleError if it is not an object."""
+        try:
+            content = parse_json(self["json"])
+        except ValueError as error:
+            raise BadSampleError(f"{self.key}.json is not JSON ({reason(error)})") from error
+        if not isinstance(content, dict):
+            raise BadSampleError(f"{self.key}.json is not a JSON object")
+        return content
+
+    def label(self, classes: int) -> int:
+        """The `label` in the json, a class from 0 to `classes` - 1. Raises BadSampleError for anything else."""
+        return self._classes([self.metadata().get("label")], "label", classes)[0]
+
+    def labels(self, classes: int) -> list[int]:
+        """The list `labels` in the json, of classes from 0 to `classes` - 1. Raises BadSampleError for anything else."""
+        return self._classes(self.metadata().get("labels"), "labels", classes)
+
+    def _classes(self, found: Any, name: str, classes: int) -> list[int]:
+        if isinstance(found, list) and all(type(number) is int and 0 <= number < classes for number in found):
+            return found
+        raise BadSampleError(f"{self.key}.json lacks {name} from 0 to {classes - 1}")
+
+    def seconds(self) -> float:
+        """The `seconds` in the json, at least 0. Raises BadSampleError for anything else."""
+        found = self.metadata().get("seconds")
+        if isinstance(found, (int, float)) and not isinstance(found, bool) and 0 <= found < 1e9:
+            return float(found)
+        raise BadSampleError(f"{self.key}.json lacks its length in seconds")
 
 
 class ShardReader:
@@ -63,7 +110,7 @@ class ShardReader:
         if self._url is not None:
             contents = remote.read_files(self._url, dict(zip(names, hashes, strict=True)))
         for name, hash, shard in zip(names, hashes, self._shards, strict=True):
-            if self._url is None:
+            if remote.url(place(where, shard)) is None:
                 self._check_size(shard, how_to_make)
             content = contents[name] if name in contents else self._read_local(name)
             try:
@@ -75,7 +122,7 @@ class ShardReader:
             yield index
 
     def _check_size(self, shard: dict, how_to_make: str) -> None:
-        path = self._folder / shard["file"]
+        path = Path(place(self._folder, shard))
         size = path.stat().st_size if path.is_file() else None
         if size != shard["bytes"]:
             found = "is missing" if size is None else f"is damaged ({size} bytes, expected {shard['bytes']})"
@@ -119,7 +166,7 @@ class ShardReader:
         changed."""
         problem = None
         try:
-            for distrust in (False, True) if self._url else (False,):
+            for distrust in (False, True) if remote.url(self._address(shard)) else (False,):
                 content = os.pread(self._open(shard, distrust), size, offset)
                 if not (problem := damage(content, size, checksum)):
                     return content
@@ -130,8 +177,8 @@ class ShardReader:
     def _open(self, shard: int, distrust: bool = False) -> int:
         """Opens a shard, fetched if it is remote, and returns the number of the file."""
         line = self._shards[shard]
-        path = self._folder / line["file"]
-        if self._url is not None:
+        path = Path(self._address(shard))
+        if remote.url(self._address(shard)) is not None:
             # before format 2, files have no checksums, and only hashing the copy finds what has changed
             distrust = distrust or ("index_sha256" not in line and shard not in self._hashed)
             path = remote.fetch(self._address(shard), line["sha256"], line["bytes"], distrust)
@@ -144,7 +191,7 @@ class ShardReader:
         return self._files[shard]
 
     def _address(self, shard: int) -> str:
-        return f"{self._url or self._folder}/{self._shards[shard]['file']}"
+        return place(self._url or self._folder, self._shards[shard])
 
 
 def damage(content: bytes, size: int, checksum: int) -> str | None:

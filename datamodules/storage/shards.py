@@ -20,7 +20,7 @@ from .manifest import finished as finished
 from .manifest import read_manifest as read_manifest
 from .manifest import shards_of as shards_of
 from .manifest import write_manifest as write_manifest
+from .reader import Sample as Sample
 from .reader import ShardReader as ShardReader
-from .sample import Sample as Sample
 from .writer import write_shard as write_shard
 from .writer import write_shards as write_shards

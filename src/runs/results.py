@@ -54,6 +54,7 @@ class Results:
         train_samples_per_second: on all ranks together; None where too few steps were timed.
         epochs, steps: completed.
         bad_samples: distinct samples that could not be decoded, on all ranks and in all parts of the run.
+        damaged_samples: distinct samples of which parts were skipped, such as packets of a video.
         peak_memory: `bytes`, and what they are `of`.
         wall_time_seconds: of all parts of the run.
         energy_joules: of training; None where nothing measures it. energy_of: which devices were measured.
@@ -78,6 +79,7 @@ class Results:
     peak_memory: Memory
     wall_time_seconds: Cost
     bad_samples: Count = 0
+    damaged_samples: Count = 0
     energy_joules: Cost | None = None
     energy_of: list[str] = field(default_factory=list)
     suite: SuiteEntry | None = None

@@ -70,8 +70,8 @@ def be_one_rank(rank: int, world: int, folder: Path) -> None:
         "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world, timeout=timedelta(seconds=300)
     )
     seen = all_steps(num_workers=rank % 2)
-    in_memory, bad = load_into_memory(Draws("val", SIZES["val"]), "loading", workers=0)
-    assert bad == {}
+    in_memory, bad, damaged = load_into_memory(Draws("val", SIZES["val"]), "loading", workers=0)
+    assert bad == damaged == {}
     try:
         next(iter(DrawsData(batch_size=7).loader("train", training=True)))
         refused = ""
