@@ -12,6 +12,7 @@ from .core.errors import BadSampleError as BadSampleError
 from .core.errors import UserError as UserError
 from .core.flatten import Flatten as Flatten
 from .core.flatten import GridModality as GridModality
+from .declared.data import DeclaredData as DeclaredData
 from .detection.coco import Coco as Coco
 from .detection.composed import Composed as Composed
 from .diabetes import Diabetes as Diabetes

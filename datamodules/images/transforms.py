@@ -43,6 +43,18 @@ def decode_image(content: bytes) -> Tensor:
         raise BadSampleError(f"cannot be decoded: {reason(error)}") from error
 
 
+def upright(image: Tensor, content: bytes) -> Tensor:
+    """Turns and mirrors a decoded image (H, W, 3) as the EXIF data in its file say that it is shown."""
+    if b"Exif" not in content[:4096] and b"eXIf" not in content:
+        return image
+    with Image.open(io.BytesIO(content)) as opened:
+        orientation = opened.getexif().get(0x0112, 1)
+    if orientation in (5, 6, 7, 8):  # rows and columns change places
+        image = image.transpose(0, 1)
+    flips = {2: [1], 3: [0, 1], 4: [0], 6: [1], 7: [0, 1], 8: [0]}.get(orientation)
+    return image.flip(flips) if flips else image
+
+
 def encode_jpeg(image: Tensor, quality: int = 95) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image.numpy()).save(file, "jpeg", quality=quality)

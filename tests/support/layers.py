@@ -19,6 +19,7 @@ LAYERS = (
     ("datamodules.images", "datamodules.sounds"),
     ("datamodules.clips", "datamodules.points", "datamodules.detection"),
     ("datamodules",),
+    ("datamodules.declared",),
     ("src.config", "src.backbones", "src.optim", "src.metrics"),
     ("src.runs",),
     ("src.training", "src.suites"),
