@@ -11,7 +11,8 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from .core.errors import UserError, missing_extra, one_line
+from .core.errors import Parser, UserError, missing_extra, one_line
+from .core.signals import end_now, on_ending_signals
 
 # The module that prepares each data set, with `add_options` and `prepare`; its docstring is the help
 SETS = {
@@ -27,6 +28,7 @@ SETS = {
     "composed": "detection.prepare_composed",
     "adopt": "storage.adopt",
 }
+MOST = {"workers": 1000, "side": 10_000}
 INSPECT = {
     "lint": "check shards and print one line per problem",
     "stats": "print a table with counts",
@@ -36,7 +38,7 @@ INSPECT = {
 
 def main(args: list[str] | None = None) -> int:
     args = sys.argv[1:] if args is None else args
-    parser = argparse.ArgumentParser("python -m datamodules.prepare", description=__doc__, allow_abbrev=False)
+    parser = Parser("python -m datamodules.prepare", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="NAME")
     for name, module_name in SETS.items():
         text = docstring(module_name)
@@ -60,12 +62,12 @@ def main(args: list[str] | None = None) -> int:
 
 
 def check_counts(options: argparse.Namespace) -> None:
-    """Raises UserError for a number of workers, samples, points or pixels below one."""
+    """Raises UserError for a number of workers, samples, points or pixels below one, or beyond any use."""
     for name, value in vars(options).items():
-        numbers = value if isinstance(value, (list, tuple)) else [value]
-        if name != "seed" and any(isinstance(number, int) and number < 1 for number in numbers):
+        numbers, most = value if isinstance(value, (list, tuple)) else [value], MOST.get(name, 10**7)
+        if name != "seed" and any(isinstance(number, int) and not 1 <= number <= most for number in numbers):
             said = " ".join(map(str, numbers))
-            raise UserError(f"--{name.replace('_', '-')} {said}: use numbers from 1 on")
+            raise UserError(f"--{name.replace('_', '-')} {said}: use numbers from 1 to {most:,}")
 
 
 def docstring(module: str) -> str:
@@ -105,4 +107,5 @@ def run(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    on_ending_signals(end_now)
     sys.exit(run())

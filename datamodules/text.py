@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.byte_array import ByteArray, DataSpec, ModalitySpec
+from .core.checks import read_bytes
 from .core.datamodule import ByteArrayDataModule, Split, SplitName
 from .core.errors import BadSampleError, UserError
 from .core.flatten import Flatten
@@ -65,7 +66,7 @@ class Document:
     def read(self) -> bytes:
         """Reads all bytes of the text. Raises BadSampleError if they are not UTF-8."""
         try:
-            content = self.source.read_bytes() if isinstance(self.source, Path) else self.source
+            content = read_bytes(self.source) if isinstance(self.source, Path) else self.source
             content.decode("utf-8")
         except UnicodeDecodeError as error:
             byte = error.object[error.start]
@@ -148,7 +149,7 @@ class Text(ByteArrayDataModule):
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for text in (*self.texts("train"), *self.texts("test")):
-            content = text.source.read_bytes() if isinstance(text.source, Path) else text.source
+            content = read_bytes(text.source) if isinstance(text.source, Path) else text.source
             digest.update(f"{text.key}/{text.label}/{len(content)}/".encode() + content)
         return digest.hexdigest()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from importlib import import_module
 from pathlib import Path
 
-from .config.command import run_command
+from datamodules import UserError
+from datamodules.core.checks import check_counts
+
+from .config.command import Parser, run_command
 from .config.package import command_name
 
 BENCHMARKS = {
@@ -20,11 +22,13 @@ BENCHMARKS = {
     "scaling": "time and memory against the number of elements, for Perceiver and Transformer",
 }
 ON_DEVICE = ("backbones", "lambda", "perceiver", "scaling")  # the others move their models themselves, or have none
+PARTS = ("layers", "peers", "accelerated", "networks", "efficientnet")
+SHAPES = ("small", "audioset", "imagenet", "imagenet_2", "tiny")
 MODULES = {"lambda": "lambda_layers"}  # where the module has another name
 
 
 def main(args: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(command_name("benchmark"), description=__doc__, allow_abbrev=False)
+    parser = Parser(command_name("benchmark"), description=__doc__, allow_abbrev=False)
     benchmarks = parser.add_subparsers(dest="name", required=True, metavar="NAME")
     for name, summary in BENCHMARKS.items():
         benchmark = benchmarks.add_parser(name, help=summary, description=summary, allow_abbrev=False)
@@ -39,15 +43,16 @@ def main(args: list[str] | None = None) -> None:
                 "--precision", choices=("32", "bf16", "16"), default="32", help="of products (default: 32)"
             )
         if name == "lambda":
-            benchmark.add_argument(
-                "--parts", nargs="+", help="any of layers, peers, accelerated, networks, efficientnet"
-            )
+            benchmark.add_argument("--parts", nargs="+", choices=PARTS, help="which (default: all)")
         if name == "startup":
             benchmark.add_argument("--before", type=Path, help="another checkout, measured in turns with this one")
         if name == "perceiver":
-            benchmark.add_argument("--shapes", nargs="+", help="any of small, audioset, imagenet, imagenet_2")
+            benchmark.add_argument("--shapes", nargs="+", choices=SHAPES, help="which (default: all)")
     options = vars(parser.parse_args(args))
     name = options.pop("name")
+    check_counts(**{"--rounds": options.get("rounds")})
+    if (before := options.get("before")) is not None and not (before / "src" / "fit.py").is_file():
+        raise UserError(f"--before {before} holds no src/fit.py: name the root of a checkout")
     if name in ON_DEVICE:
         import_module(".benchmarks.measure", __package__).use(options.pop("device"), options.pop("precision"))
     module = import_module(f".benchmarks.{MODULES.get(name, name)}", __package__)

@@ -22,7 +22,7 @@ from lightning.pytorch.strategies import Strategy
 from datamodules import ByteArrayDataModule, UserError
 from datamodules.core.checks import check_range
 
-from .config.documents import Loader
+from .config.documents import Loader, refuse_pipes
 from .config.names import check_name
 from .config.package import command_name, current_word, with_current_class_paths, with_shipped_configs
 from .config.secrets import redacted
@@ -54,7 +54,9 @@ plain_yaml = get_loader("yaml")
 
 def load_yaml(text: str) -> Any:
     """What a config file, or an option's value, holds."""
-    return with_current_class_paths(plain_yaml(text))
+    content = plain_yaml(text)
+    refuse_pipes(content)
+    return with_current_class_paths(content)
 
 
 set_loader("yaml", load_yaml, (yaml.YAMLError,))
@@ -71,6 +73,7 @@ class ByteBenchCLI(LightningCLI):
     def __init__(self, args: Sequence[str], recording: bool = True) -> None:
         self.recording = recording
         self.trusted = trusted_packages(args)
+        refuse_pipes([word.rpartition("=")[2] for word in args])
         with importing_only(self.trusted), told_in_one_line():
             super().__init__(
                 Task,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -24,7 +23,8 @@ from .runs.folder import find_runs
 DESCRIPTION = """Compare finished runs. One row per run, then one row per variant (cell): its mean over seeds with a 95 %
 interval, the difference from one variant over seeds and over test samples, published values, and costs. Runs that cannot be
 compared with the others (different data, split, budget, metric or options, unfinished) are listed and left out;
-src/report/rules.py has the rules."""
+src/report/rules.py has the rules. Exit code 2 where a run contradicts itself: its predictions give other metrics than its
+results.json."""
 
 
 def main(args: list[str] | None = None) -> Comparison:
@@ -67,8 +67,6 @@ def main(args: list[str] | None = None) -> Comparison:
         frame["left_out"] = frame["run"].map({out.folder: "; ".join(out.reasons) for out in comparison.excluded})
         verified = {record.folder for record in comparison.records if record.verified}
         frame["verified"] = frame["run"].isin(verified)
-        if wrong:
-            print(f"error: {error_line(wrong)}", file=sys.stderr)
         if options.csv:
             write(options.csv, csv(frame))
             write(options.csv.with_stem(f"{options.csv.stem}_cells"), csv(comparison.frame()))
@@ -83,6 +81,8 @@ def main(args: list[str] | None = None) -> Comparison:
             from .report.wandb_report import log_comparison
 
             log_comparison(comparison, frame)
+        if wrong:
+            raise UserError(error_line(wrong))
     return comparison
 
 

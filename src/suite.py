@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from datamodules import UserError
+from datamodules.core.signals import name_of, on_ending_signals
 
 from .config.command import Parser, run_command
 from .config.package import command_name, find_config
-from .config.signals import name_of, on_ending_signals
 from .report.next_steps import print_next_after_suite
 from .report.table import print_runs
 from .runs.folder import Run

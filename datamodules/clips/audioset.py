@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..core.byte_array import DataSpec
+from ..core.checks import check_counts, check_range
 from ..core.datamodule import Split, SplitName
 from ..core.errors import UserError
 from ..core.flatten import GridModality
@@ -74,6 +75,9 @@ class AudioSet(ShardedData):
     ) -> None:
         super().__init__(num_workers=num_workers, **kwargs)
         check_modalities(modalities)
+        check_counts(num_classes=num_classes, side=side, eval_clips=eval_clips, val_clips=val_clips)
+        check_range(0.001, 1, crop_area=crop_area)
+        check_range(0, colour=colour, spec_augment=spec_augment)
         self.data_dir = Path(data_dir)
         samples = self.rate * self.frames // self.fps
         if audio == "mel":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..core.checks import check_counts
 from ..core.errors import UserError
 from ..storage import shards
 from . import compose_dialpad
@@ -35,6 +36,7 @@ class Dialpad(ComposedClips):
         video = VideoWindow(compose_dialpad.FRAMES, compose_dialpad.FPS, compose_dialpad.SIDE, compose_dialpad.SIDE)
         audio = AudioWindow(compose_dialpad.SAMPLES, compose_dialpad.RATE)
         super().__init__(video, audio, compose_dialpad.CLASSES, data_dir, **kwargs)
+        check_counts(clips=clips)
         self.clips = tuple(clips)
 
     def prepare_data(self) -> None:

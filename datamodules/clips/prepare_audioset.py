@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..core.checks import read_bytes
 from ..core.errors import BadSampleError, TooShort, UserError, decoding
 from ..core.order import hashed_seed
 from ..storage import shards
@@ -131,7 +132,7 @@ def read_list(path: Path, classes: dict[str, str]) -> list[Segment]:
 
 def read_rows(path: Path) -> list[list[str]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_bytes(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}): use an official list of AudioSet") from error
     return [

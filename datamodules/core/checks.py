@@ -1,9 +1,11 @@
-"""Checks of options that are numbers."""
+"""Checks of options: numbers, and files to be read."""
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from .errors import UserError
@@ -20,11 +22,11 @@ def check_range(low: float, high: float = math.inf, **options: Any) -> None:
         options: by name: a number, a list or mapping of them, or None for an option that was left out.
 
     Raises:
-        UserError: a number is outside, or is NaN.
+        UserError: a number is outside, or is NaN or infinite.
     """
     for name, value in options.items():
         for number in numbers_in(value):
-            if not low <= number <= high:
+            if not (low <= number <= high and math.isfinite(number)):
                 upper = f" to {high:,}" if high < math.inf else " or more"
                 raise UserError(f"{name} is {value}: pass {low:,}{upper}")
 
@@ -40,3 +42,15 @@ def numbers_in(value: Any) -> Iterator[float]:
     for each in value if isinstance(value, list | tuple) else [value]:
         if each is not None:
             yield each
+
+
+def check_is_file(path: Path) -> None:
+    """Raises OSError where a path is there and is no plain file; to open a pipe would wait for a writer, perhaps for ever."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file but a folder, a pipe or a device", str(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a plain file. Raises OSError for anything else."""
+    check_is_file(path)
+    return path.read_bytes()

@@ -1,7 +1,9 @@
 """Errors that the user can fix. Their message is one line: what was wrong, where, and what to do."""
 
+import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 # The extra of the installation that brings a package
 EXTRAS = {"PIL": "images", "av": "video", "matplotlib": "compare", "pycocotools": "detection", "pytorch3d": "points"}
@@ -11,6 +13,13 @@ EXTRAS |= {"torchvision": "images", "wandb": "wandb"}
 
 class UserError(Exception):
     """A mistake in options, configs or files. Commands print it without a stack trace and exit with status 2."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser of a command line. Raises UserError for invalid options instead of printing the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}: see `{self.prog} --help`")
 
 
 class BadSampleError(UserError):

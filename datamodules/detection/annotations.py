@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.checks import read_bytes
 from ..core.errors import UserError
 
 # COCO's 80 classes in the order of their ids, which go from 1 to 90 without the ten unused ones
@@ -41,7 +42,7 @@ class Instances:
 
     def __init__(self, path: Path, categories: Mapping[int, str], how_to_make: str) -> None:
         try:
-            content = json.loads(path.read_text())
+            content = json.loads(read_bytes(path))
         except FileNotFoundError as error:
             raise UserError(f"{path} is missing: run `{how_to_make}`, or set --data.data_dir") from error
         except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.byte_array import DataSpec
+from ..core.checks import check_range, read_bytes
 from ..core.datamodule import ByteArrayDataModule, Split, SplitName
 from ..core.errors import BadSampleError, UserError, reason
 from ..core.flatten import GridModality
@@ -108,7 +110,7 @@ class CocoSplit(Split):
 def read_image(path: Path, size: tuple[int, int]) -> Tensor:
     """Reads an image (*size, 3) uint8. Raises BadSampleError if it is missing, damaged or of another size."""
     try:
-        image = decode_image(path.read_bytes())
+        image = decode_image(read_bytes(path))
     except (OSError, BadSampleError) as error:
         missing = isinstance(error, FileNotFoundError)
         raise BadSampleError(f"{path} is missing" if missing else f"{path} {error}") from error
@@ -159,7 +161,8 @@ class Coco(ByteArrayDataModule):
     ) -> None:
         super().__init__(batch_size=batch_size, num_workers=num_workers, **kwargs)
         low, high = scale_jitter
-        if not 0 < low <= high:
+        check_range(0, held_out=held_out)
+        if not 0 < low <= high < math.inf:
             raise UserError(f"scale_jitter {list(scale_jitter)}: use two positive factors, the smaller one first")
         self.data_dir, self.side, self.held_out = Path(data_dir), side, held_out
         self.names = {"train": train, "val": val or train, "test": test}
@@ -205,7 +208,7 @@ class Coco(ByteArrayDataModule):
         digest = hashlib.sha256()
         images = []
         for name in sorted(set(self.names.values())):
-            digest.update(annotation_file(self.data_dir, name).read_bytes())
+            digest.update(read_bytes(annotation_file(self.data_dir, name)))
             images += [self.data_dir / name / file for file in self.instances(name).files]
         sizes = [path.stat().st_size if path.is_file() else None for path in images]
         read = sum(filter(None, sizes)) <= shards.MAX_REHASHED

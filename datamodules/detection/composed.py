@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from ..core.checks import check_counts
 from ..core.errors import UserError
 from ..images.fashion_mnist import FASHION_CLASSES
 from .annotations import Instances, annotation_file
@@ -45,6 +46,7 @@ class Composed(Coco):
             data_dir, side, train="train", val="val", test="test", held_out=0, categories=dict(enumerate(names, start=1)),
             scale_jitter=scale_jitter, flip=flip, num_workers=num_workers, **kwargs,
         )  # fmt: skip
+        check_counts(scenes=scenes)
         self.of, self.scenes, self.source = of, tuple(scenes), source
 
     @property

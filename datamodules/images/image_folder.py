@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..core.checks import read_bytes
 from ..core.errors import UserError
 from ..core.order import epoch_order
 
@@ -106,5 +107,5 @@ def fingerprint(root: Path, images: Sequence[Picture], read_up_to: int) -> str:
     for image, size in zip(images, sizes, strict=True):
         digest.update(repr((image.path, image.label, size)).encode())
         if read:
-            digest.update((root / image.path).read_bytes())
+            digest.update(read_bytes(root / image.path))
     return digest.hexdigest()

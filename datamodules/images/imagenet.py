@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ..core.checks import MANY, check_range, read_bytes
 from ..core.datamodule import Split, SplitName
 from ..core.errors import BadSampleError, UserError, decoding
 from ..core.flatten import GridModality
@@ -38,7 +39,7 @@ class FolderFiles(ImageFiles):
     def read(self, index: int) -> tuple[bytes, int]:
         image = self.images[index]
         try:
-            return (self.root / image.path).read_bytes(), image.label
+            return read_bytes(self.root / image.path), image.label
         except OSError as error:
             raise BadSampleError(f"{image.key} cannot be read: {error.strerror}") from error
 
@@ -115,6 +116,10 @@ class ImageNet(ImageDataModule):
         num_workers: int = 4,
         **kwargs: Any,
     ) -> None:
+        check_range(0, 100, randaugment_layers=randaugment_layers)
+        check_range(0, 30, randaugment_magnitude=randaugment_magnitude)
+        if isinstance(classes, int):
+            check_range(2, MANY, classes=classes)
         self.listed_classes = None if isinstance(classes, int) else read_class_list(Path(classes))
         names = self.listed_classes or [str(number) for number in range(int(classes))]
         image = GridModality((side, side), 3, bands, mean=IMAGENET_MEAN, std=IMAGENET_STD)

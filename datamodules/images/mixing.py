@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -26,7 +28,7 @@ class Mixing:
         from torchvision.transforms.v2 import CutMix, MixUp
 
         for option, alpha in (("mixup", mixup), ("cutmix", cutmix)):
-            if alpha < 0:
+            if not 0 <= alpha < math.inf:
                 raise UserError(
                     f"{option} {alpha} is not a valid alpha of a Beta distribution: use a positive number, or 0 for off"
                 )

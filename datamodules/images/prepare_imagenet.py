@@ -6,6 +6,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from ..core.checks import read_bytes
 from ..core.errors import UserError, decoding
 from ..storage.shards import write_shards
 from . import image_folder, transforms
@@ -49,7 +50,7 @@ def prepare(options: argparse.Namespace) -> str:
 
 
 def make_sample(picture: image_folder.Picture, source: Path, side: int | None, classes: list[str]) -> dict:
-    content = (source / picture.path).read_bytes()
+    content = read_bytes(source / picture.path)
     with decoding(picture.path):
         decoded = transforms.decode_image(content)
     if side is not None:

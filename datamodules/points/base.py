@@ -127,6 +127,7 @@ class PointClouds(ByteArrayDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_range(0, 1, jitter=jitter, stretch=stretch)
         self.data_dir, self.augmentation = data_dir, {"jitter": jitter, "stretch": stretch, "mirror": mirror}
         self.points = modality.spec.elements
         self.flatten = Flatten({"points": modality})

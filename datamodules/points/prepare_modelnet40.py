@@ -9,6 +9,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
+from ..core.checks import read_bytes
 from ..core.errors import UserError, decoding
 from ..core.order import hashed_seed
 from ..storage.shards import write_shards
@@ -75,7 +76,7 @@ def key_of(mesh: str) -> str:
 def sample_mesh(mesh: str, source: Path, points: int) -> dict:
     """One sample: key CLASS/NAME, points as npy (points, 3) float32."""
     key = key_of(mesh)
-    content = (source / mesh).read_bytes()
+    content = read_bytes(source / mesh)
     with decoding(mesh):
         vertices, faces = read_mesh(mesh, content)
         cloud = sample_surface(vertices, faces, points, hashed_seed("cloud", key))

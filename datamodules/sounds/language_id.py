@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core.byte_array import DataSpec
+from ..core.checks import check_counts
 from ..core.datamodule import Split, SplitName
 from ..core.errors import decoding
 from ..core.flatten import Flatten, GridModality
@@ -61,6 +62,7 @@ class LanguageId(ShardedData):
 
     def __init__(self, data_dir: str = "data/language_id", bands: int = 32, eval_clips: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_counts(eval_clips=eval_clips)
         self.data_dir, self.eval_clips = Path(data_dir), eval_clips
         audio = GridModality((SAMPLES,), 1, bands, patch=(PATCH,), std=3000.0, kind="audio", rate=RATE)
         self.flatten = Flatten({"audio": audio})

@@ -7,6 +7,7 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+from ..core.checks import read_bytes
 from ..core.datamodule import SplitName
 from ..core.errors import TooShort, UserError, decoding
 from ..core.order import hashed_seed
@@ -95,7 +96,7 @@ def split_of(name: str) -> SplitName:
 
 def make_sample(prompt: Prompt, folders: dict[str, Path]) -> dict:
     code, name = prompt
-    content = (folders[code] / f"{name}.wav").read_bytes()
+    content = read_bytes(folders[code] / f"{name}.wav")
     key = f"{code}/{name}".replace(".", "_")
     with decoding(key):
         seconds = len(read_sound(content, RATE)) / RATE

@@ -11,6 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from ..core.checks import read_bytes
 from ..core.errors import UserError, one_line, reason
 from ..core.progress import track
 from . import remote
@@ -107,7 +108,7 @@ def shard_findings(path: Path, line: dict, split: str, split_of: dict[str, str])
     index: dict[str, dict[str, list[int]]] = {}
     content, problem = b"", None
     try:
-        content = index_path(path).read_bytes()
+        content = read_bytes(index_path(path))
         parse_index(content, line["samples"], line["bytes"])
         index = dict(parse_json(content))
     except (OSError, ValueError) as error:

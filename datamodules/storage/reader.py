@@ -12,6 +12,7 @@ from zlib import crc32
 
 import numpy as np
 
+from ..core.checks import read_bytes
 from ..core.errors import BadSampleError, UserError, reason
 from . import remote
 from .files import parse_json
@@ -130,7 +131,7 @@ class ShardReader:
 
     def _read_local(self, name: str) -> bytes:
         try:
-            return (self._folder / name).read_bytes()
+            return read_bytes(self._folder / name)
         except FileNotFoundError as error:
             raise UserError(f"{self._folder / name} is missing: {repair(self._folder)}") from error
         except OSError as error:

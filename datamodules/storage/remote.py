@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import fsspec
 
+from ..core.checks import check_is_file
 from ..core.errors import UserError, reason
 from .files import sha256, written_whole
 from .workers import NO_ROOM
@@ -169,6 +170,7 @@ def fetch(address: str, hash: str, size: int, distrust: bool = False) -> Path:
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        check_is_file(path.with_suffix(".lock"))
         with path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not is_whole(path, size, hash if distrust else None):

@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..core.checks import check_is_file
 from ..core.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ def disk_errors_explained(folder: Path) -> Iterator[None]:
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Waits until no other process writes the folder. Forked workers share the lock of their parent, so a restart also
     waits for workers that outlive a killed parent."""
+    check_is_file(folder / ".lock")
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

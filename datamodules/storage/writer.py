@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import webdataset
 
+from ..core.checks import read_bytes
 from ..core.errors import BadSampleError, TooShort, UserError
 from ..core.progress import track
 from . import remote
@@ -167,7 +168,7 @@ def write_or_keep(job: tuple[str, str, Sequence], folder: Path, make: Callable[[
 def read_record(path: Path) -> dict | None:
     """The record of a finished shard; None if there is none or it is from an older format."""
     try:
-        record = parse_json(path.read_bytes())
+        record = parse_json(read_bytes(path))
         check_fields(record, RECORD, {}, path.name)
         check_fields(record["shard"], SHARD, {}, path.name)
     except (OSError, ValueError):

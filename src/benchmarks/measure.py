@@ -14,6 +14,7 @@ from time import perf_counter
 import pandas as pd
 import torch
 
+from datamodules.core.errors import UserError, reason
 from datamodules.core.progress import track
 
 from ..runs.environment import cpu_name
@@ -24,9 +25,18 @@ precision = "32"  # of the products: below 32, autocast
 
 
 def use(device: str | None, products: str = "32") -> None:
-    """From here on tensors and modules are made on this device (default: a GPU if there is one), and steps compute so."""
+    """From here on tensors and modules are made on this device (default: a GPU if there is one), and steps compute so.
+
+    Raises:
+        UserError: there is no such device.
+    """
     global precision
-    torch.set_default_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    try:
+        torch.set_default_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.ones(1)
+    except (RuntimeError, AssertionError) as error:  # of as many kinds as there are devices
+        torch.set_default_device("cpu")
+        raise UserError(f"--device {device}: {reason(error)}: pass cpu or cuda") from error
     precision = products
 
 

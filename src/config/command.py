@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
 import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import NoReturn
 
-from datamodules import UserError
+from datamodules.core.errors import Parser as Parser
+from datamodules.core.signals import end_now, on_ending_signals
 
 from .error_messages import external_failure, is_user_error, one_line
 from .lean_imports import import_lean
 from .names import plain
 from .secrets import redacted_text
-from .signals import end_now, on_ending_signals
 
 LONGEST_LINE = 800  # letters of an error
-
-
-class Parser(argparse.ArgumentParser):
-    """Parser for commands without a config. Raises UserError for invalid options instead of printing the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}: see `{self.prog} --help`")
 
 
 def run_command(main: Callable[[list[str]], object]) -> None:

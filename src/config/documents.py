@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import yaml
 
 from datamodules import UserError
+from datamodules.core.checks import check_is_file
 
 LARGEST_YAML, LARGEST_JSON = 1_000_000, 64_000_000  # bytes; data.json has the classes, the counts of large data sets
 DEEPEST = 50
@@ -130,6 +131,21 @@ def check_values(content: Any) -> None:
     raise RecursionError
 
 
+def refuse_pipes(content: Any) -> None:
+    """Raises UserError where a text in options or a config names a pipe: a parser that opens it waits, perhaps for ever."""
+    for each in inside(content):
+        refuse_pipes(each)
+    if isinstance(content, str) and is_pipe(content):
+        raise UserError(f"{content} is a pipe: name a file")
+
+
+def is_pipe(name: str) -> bool:
+    try:
+        return Path(name).is_fifo()
+    except OSError:  # too long for a name
+        return False
+
+
 def inside(value: Any) -> list:
     """What a mapping or a list holds; nothing for other values."""
     return [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
@@ -138,8 +154,7 @@ def inside(value: Any) -> list:
 def read_text(path: Path, largest: int) -> str:
     """The text of a file in UTF-8. Raises UserError where it is none, cannot be read, or is larger than `largest` bytes."""
     try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path} is not a file: name one")  # a pipe would wait for a writer
+        check_is_file(path)
         if path.stat().st_size > largest:
             raise UserError(f"{path} is larger than {largest / 1e6:.0f} MB: it is not what it should be")
         return path.read_text(encoding="utf-8")

@@ -41,7 +41,7 @@ MAX_LENGTH = 300
 # What it says of a path that does not fit
 PATHS = (
     errno.ENOENT,
-    errno.ENOENT,
+    errno.EINVAL,
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,

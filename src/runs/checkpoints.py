@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 from datamodules import UserError
+from datamodules.core.checks import read_bytes
 
 from .files import PART, remove_quietly, sha256_of, sync_folder, write_aside
 
@@ -77,7 +78,7 @@ def digest_path(path: Path) -> Path:
 def known_digests(path: Path) -> list[str]:
     """The digests that a checkpoint may have, the newest first; none for one of an older version."""
     try:
-        lines = digest_path(path).read_text(errors="replace").splitlines()
+        lines = read_bytes(digest_path(path)).decode(errors="replace").splitlines()
     except FileNotFoundError:
         return []
     return [line.removeprefix("# before: ").split(" ")[0] for line in lines]

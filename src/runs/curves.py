@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from datamodules import UserError
+from datamodules.core.checks import check_is_file
 
 
 def read_curves(path: Path) -> pd.DataFrame:
@@ -17,10 +18,11 @@ def read_curves(path: Path) -> pd.DataFrame:
         UserError: it is anything else.
     """
     try:
+        check_is_file(path)
         found = pd.read_csv(path)
-    except pd.errors.EmptyDataError:
+    except (FileNotFoundError, pd.errors.EmptyDataError):
         raise
-    except (ValueError, IsADirectoryError, PermissionError) as error:
+    except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not CSV that can be read ({reason}): mend it, or leave the run out") from error
     words = [name for name in found if found[name].dtype.kind not in "iufb"]

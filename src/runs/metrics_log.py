@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from datamodules import UserError
+from datamodules.core.checks import read_bytes
 
 from .files import write_file
 
@@ -120,7 +121,7 @@ def read_rows(path: Path) -> list[Row]:
         UserError: it is no such file.
     """
     try:
-        text = path.read_bytes().decode()
+        text = read_bytes(path).decode()
     except FileNotFoundError:
         return []
     except UnicodeDecodeError as error:

@@ -11,6 +11,8 @@ from datamodules.core.checks import check_counts, check_range
 
 from ..config.error_messages import external_failure, is_user_error, shorten, squeeze
 
+MOST_DEVICES = 64  # on one machine
+
 
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
@@ -30,9 +32,20 @@ def check_trainer(config: dict[str, Any]) -> None:
     """Raises UserError where options of the trainer are out of range; Lightning checks a part of them."""
     if config["overfit_batches"]:
         raise UserError("--trainer.overfit_batches changes the order of samples: use --trainer.limit_train_batches")
-    for name in ("max_epochs", "max_steps"):
-        if config[name] is not None and config[name] != -1:
-            check_range(1, **{f"--trainer.{name}": config[name]})
+    if config["fast_dev_run"]:
+        raise UserError("--trainer.fast_dev_run keeps no records: use --trainer.max_steps")
+    for unit in ("epochs", "steps"):
+        least, most = config[f"min_{unit}"], config[f"max_{unit}"]
+        if most is not None and most != -1:
+            check_range(1, **{f"--trainer.max_{unit}": most})
+            if least is not None and least > most:
+                raise UserError(f"--trainer.min_{unit} is {least}, which is more than max_{unit}, {most}: pass fewer")
+    for name in ("limit_train_batches", "limit_test_batches"):
+        if config[name] == 0:
+            raise UserError(f"--trainer.{name} is 0: pass a number of batches, or a share of them such as 0.5")
+    check_range(-1, **{"--trainer.num_sanity_val_steps": config["num_sanity_val_steps"]})
+    if isinstance(config["devices"], int):
+        check_range(-1, MOST_DEVICES, **{"--trainer.devices": config["devices"]})  # each is a process
     check_range(0, **{f"--trainer.{name}": config[name] for name in ("min_epochs", "min_steps", "gradient_clip_val")})
     counts = ("num_nodes", "accumulate_grad_batches", "log_every_n_steps", "check_val_every_n_epoch")
     check_counts(**{f"--trainer.{name}": config[name] for name in counts})

@@ -24,8 +24,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from datamodules import Batch, UserError
+from datamodules.core.signals import name_of, on_ending_signals
 
-from ..config.signals import name_of, on_ending_signals
 from ..metrics.logged import metrics_of
 from ..metrics.registry import metric_named
 from ..runs.checkpoints import LAST, replace_checkpoints

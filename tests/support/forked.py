@@ -59,7 +59,7 @@ def invoke(main: Callable[[list[str]], object], args: list[str], folder: Path) -
         child = os.fork()
         if child == 0:
             run_forked(main, args, folder, (printed.fileno(), errors.fileno()))
-        status = wait(child, began + LONGEST)
+        status = wait(child)
         found = []
         for file in (printed, errors):
             file.seek(0)
@@ -88,14 +88,16 @@ def run_forked(main: Callable, args: list[str], folder: Path, files: tuple[int, 
         os._exit(status)
 
 
-def wait(child: int, until: float) -> int | None:
-    """The exit status of a child; None where it had to be stopped."""
-    pause = 0.002
-    while time.monotonic() < until:
+def wait(child: int) -> int | None:
+    """The exit status of a child; None where it had to be stopped after LONGEST. Pauses count, not the clock: a machine that
+    halts all processes for a while halts none of them for ever."""
+    pause, waited = 0.002, 0.0
+    while waited < LONGEST:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
         time.sleep(pause)
+        waited += pause
         pause = min(2 * pause, 0.05)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(child, signal.SIGKILL)

@@ -148,11 +148,28 @@ def test_an_out_that_cannot_be_written_is_told_in_one_line(tmp_path, capsys, out
     assert words in line
 
 
-@pytest.mark.parametrize("option", [["--workers", "0"], ["--clips", "3", "-1", "2"]])
-def test_numbers_below_one_are_refused(tmp_path, capsys, option):
+@pytest.mark.parametrize(
+    ("option", "most"),
+    [
+        (["--workers", "0"], "1,000"),
+        (["--workers", "1000000"], "1,000"),
+        (["--clips", "3", "-1", "2"], "10,000,000"),
+        (["--clips", "3", "1000000000000", "2"], "10,000,000"),
+    ],
+)
+def test_numbers_below_one_or_beyond_use_are_refused(tmp_path, capsys, option, most):
     assert run(["dialpad", "--out", str(tmp_path / "out"), *option]) == 2
     said = " ".join(option[1:])
-    assert capsys.readouterr().err == f"error: {option[0]} {said}: use numbers from 1 on\n"
+    assert capsys.readouterr().err == f"error: {option[0]} {said}: use numbers from 1 to {most}\n"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [["dialpad", "--workers", "some"], ["dialpads"], ["dialpad", "--out"], []])
+def test_a_command_line_that_cannot_be_is_told_in_one_line(capsys, words):
+    assert run(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert line.endswith("--help`")
 
 
 def test_every_file_is_synced_before_it_gets_its_name_and_its_folder_after(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """Options that cannot be are refused in one line, before a run folder is made; what only looks odd is accepted."""
 
+import math
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -7,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import datamodules
+import src.benchmark as benchmark
 import src.compare as compare
 import src.evaluate as evaluate
 import src.fit as fit
@@ -41,6 +45,15 @@ def refused(main, args: list[str]) -> str:
     [
         (["--trainer.max_steps=0"], "--trainer.max_steps is 0: pass 1"),
         (["--trainer.max_epochs=-2"], "--trainer.max_epochs is -2"),
+        (["--trainer.fast_dev_run=true"], "fast_dev_run keeps no records"),
+        (["--trainer.limit_train_batches=0"], "limit_train_batches is 0"),
+        (["--trainer.limit_test_batches=0.0"], "limit_test_batches is 0"),
+        (["--trainer.limit_train_batches=.nan"], "limit_train_batches"),
+        (["--trainer.min_steps=5"], "min_steps is 5, which is more than max_steps, 1"),
+        (["--trainer.min_epochs=9", "--trainer.max_epochs=3"], "min_epochs is 9, which is more than max_epochs, 3"),
+        (["--trainer.num_sanity_val_steps=-2"], "num_sanity_val_steps is -2"),
+        (["--trainer.gradient_clip_val=.inf"], "gradient_clip_val is inf"),
+        (["--trainer.devices=1000000"], "devices is 1000000"),
         (["--trainer.accumulate_grad_batches=0"], "accumulate_grad_batches is 0"),
         (["--trainer.gradient_clip_val=-1"], "gradient_clip_val is -1"),
         (["--trainer.accelerator=tpu"], "torch_xla"),
@@ -91,8 +104,6 @@ def refused(main, args: list[str]) -> str:
 def test_an_option_that_cannot_be_is_named_and_leaves_no_run_folder(options, said, tmp_path):
     small = [] if any("backbone=" in word for word in options) else TINY
     line = refused(fit.main, ["--config", DIGITS, "--runs_dir", str(tmp_path / "runs"), *FEW, *small, *options])
-    import re
-
     assert re.search(said, line), line
     assert not (tmp_path / "runs").exists()
 
@@ -213,3 +224,61 @@ def test_numbers_outside_are_named_with_the_limits():
     for value in (-0.1, 1.1, float("nan"), float("inf"), [0, 2], {"a": -1}):
         with pytest.raises(UserError, match=r"share is .*: pass 0 to 1"):
             check_range(0, 1, share=value)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("ImageNet", {"classes": -3}, "classes is -3"),
+        ("ImageNet", {"classes": 10**12}, "classes is"),
+        ("ImageNet", {"randaugment_layers": -1}, "randaugment_layers is -1"),
+        ("ImageNet", {"randaugment_magnitude": 31}, "randaugment_magnitude is 31: pass 0 to 30"),
+        ("ImageNet", {"mixup": math.nan}, "mixup nan"),
+        ("ImageNet", {"cutmix": math.inf}, "cutmix inf"),
+        ("ImageNet", {"side": 0}, "is .*0"),
+        ("AudioSet", {"num_classes": 0}, "num_classes is 0"),
+        ("AudioSet", {"side": 0}, "side is 0"),
+        ("AudioSet", {"crop_area": 0.0}, "crop_area is 0.0"),
+        ("AudioSet", {"crop_area": 2.0}, "crop_area is 2.0"),
+        ("AudioSet", {"colour": -1.0}, "colour is -1.0"),
+        ("AudioSet", {"eval_clips": 0}, "eval_clips is 0"),
+        ("AudioSet", {"audio": "mel", "spec_augment": (-1, 2)}, "spec_augment is"),
+        ("Dialpad", {"clips": (1, 0, 1)}, "clips is"),
+        ("LanguageId", {"eval_clips": -1}, "eval_clips is -1"),
+        ("ModelNet40", {"jitter": -0.1}, "jitter is -0.1"),
+        ("ModelNet40", {"points": 0}, "elements is 0"),
+        ("ModelNet40", {"max_frequency": math.inf}, "max_frequency is inf"),
+        ("Furniture", {"stretch": 1.5}, "stretch is 1.5"),
+        ("Furniture", {"fold": 5}, "fold 5"),
+        ("Coco", {"held_out": -1}, "held_out is -1"),
+        ("Coco", {"scale_jitter": (0.5, math.inf)}, "scale_jitter"),
+        ("Composed", {"scenes": (0, 1, 1)}, "scenes is"),
+        ("Digits", {"seed": -1}, "seed is -1"),
+        ("Digits", {"batch_size": 10**9}, "batch_size is 1000000000"),
+    ],
+)
+def test_an_option_of_a_data_set_that_cannot_be_is_named(name, options, said):
+    with pytest.raises(UserError, match=said):
+        getattr(datamodules, name)(**options)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["backbones", "--rounds", "0"], "--rounds is 0: pass 1"),
+        (["backbones", "--rounds", "-3"], "--rounds is -3"),
+        (["backbones", "--rounds", "many"], "invalid int value: 'many'"),
+        (["backbones", "--device", "bogus"], "--device bogus: .*: pass cpu or cuda"),
+        (["backbones", "--device", "cuda:99"], "--device cuda:99: .*: pass cpu or cuda"),
+        (["backbones", "--precision", "8"], "invalid choice: '8'"),
+        (["lambda", "--parts", "none"], "invalid choice: 'none'"),
+        (["perceiver", "--shapes", "huge"], "invalid choice: 'huge'"),
+        (["startup", "--before", "/tmp"], "--before /tmp holds no src/fit.py"),
+        (["speed"], "invalid choice: 'speed'"),
+        ([], "NAME"),
+    ],
+)
+def test_options_of_a_benchmark_that_cannot_be_are_named(words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert re.search(said, refused(benchmark.main, words))
+    assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import src.api as api
 import src.compare as compare
 import src.fit as fit
 from datamodules import UserError
@@ -59,12 +60,12 @@ def test_a_metric_that_was_edited_by_hand_does_not_pass(run, tmp_path, capsys, s
     with pytest.raises(UserError, match=says):
         compare.main([str(run)])
     make_run(tmp_path, "other", 0)
-    comparison = compare.main([str(run), str(tmp_path / "made_up")])
-    assert [out.folder for out in comparison.excluded] == [str(run)]
-    said = capsys.readouterr()
-    assert said.err.count("error: ") == 1
-    assert says.partition(" gives")[0] in said.err
-    assert "0.9900" not in said.out
+    runs, table = [str(run), str(tmp_path / "made_up")], tmp_path / "table.csv"
+    with pytest.raises(UserError, match=says.partition(" gives")[0]):
+        compare.main([*runs, "--csv", str(table)])
+    assert "0.9900" not in capsys.readouterr().out
+    assert table.is_file()  # of the others
+    assert [out.folder for out in api.compare(runs).excluded] == [str(run)]
 
 
 def test_predictions_that_were_exchanged_do_not_pass(run):
@@ -80,7 +81,7 @@ def test_a_config_that_was_edited_afterwards_is_told(run, tmp_path):
     path = run / "config.yaml"
     path.write_text(path.read_text().replace("max_epochs: 1", "max_epochs: 2"))
     make_run(tmp_path, "other", 0)
-    [out] = compare.main([str(run), str(tmp_path / "made_up")]).excluded
+    [out] = api.compare([run, tmp_path / "made_up"]).excluded
     assert out.reasons == ("results.json was written with another config, data or code than this folder has",)
 
 

@@ -89,3 +89,18 @@ def test_a_suite_passes_ctrl_c_on_and_goes_on_where_it_was(tmp_path):
     assert torch.load(last, weights_only=True)["global_step"] == int(step[1])
     assert not list((tmp_path / "runs").rglob("*.lock"))
     assert not (tmp_path / "runs" / "tiny" / "second").exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_prepare_ends_in_one_line_and_goes_on_where_it_was(tmp_path, number, status):
+    words = ["dialpad", "--out", str(tmp_path), "--clips", "4000", "4", "4", "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "datamodules.prepare", *words], cwd=ROOT, stderr=-1, text=True, start_new_session=True
+    )
+    assert faults.wait_until(lambda: any(tmp_path.glob("*.record.json")), process)
+    os.killpg(process.pid, number)  # as a terminal does, its workers too
+    _, said = process.communicate(timeout=faults.LONGEST)
+    assert process.returncode == status, said
+    lines = [line for line in said.splitlines() if "writing dialpad" not in line and line.strip()]
+    assert lines == [f"stopped by {signal.Signals(number).name}"]
+    assert list(tmp_path.glob("*.record.json"))  # finished shards are kept
