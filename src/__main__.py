@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
+from datamodules.core.signals import end_now, on_ending_signals
+
 COMMANDS = {
     "fit": "train a variant of a benchmark and test it",
     "evaluate": "measure a finished run again",
@@ -20,6 +22,7 @@ COMMANDS = {
 
 def main() -> None:
     """Runs the command that the first word names with the words after it."""
+    on_ending_signals(end_now)
     from .config.command import run_command
 
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"

@@ -104,3 +104,14 @@ def test_prepare_ends_in_one_line_and_goes_on_where_it_was(tmp_path, number, sta
     lines = [line for line in said.splitlines() if "writing dialpad" not in line and line.strip()]
     assert lines == [f"stopped by {signal.Signals(number).name}"]
     assert list(tmp_path.glob("*.record.json"))  # finished shards are kept
+
+
+@pytest.mark.parametrize("command", ["compare", "reproduce", "visualize"])
+def test_ctrl_c_while_a_command_imports_ends_in_one_line(command, tmp_path):
+    words = [sys.executable, "-m", f"src.{command}", str(tmp_path)]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=-1, stderr=-1, text=True, start_new_session=True)
+    maps = Path(f"/proc/{process.pid}/maps")
+    assert faults.wait_until(lambda: "numpy" in maps.read_text(), process)  # of libraries the first
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=faults.LONGEST)
+    assert (process.returncode, said) == (130, "stopped by SIGINT\n")
