@@ -47,7 +47,7 @@ def numbers_in(value: Any) -> Iterator[float]:
 def check_is_file(path: Path) -> None:
     """Raises OSError where a path is there and is no plain file; to open a pipe would wait for a writer, perhaps for ever."""
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no file but a folder, a pipe or a device", str(path))
+        raise OSError(errno.EINVAL, "it is not a file but a folder, a pipe or a device", str(path))
 
 
 def read_bytes(path: Path) -> bytes:
