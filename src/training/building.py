@@ -32,8 +32,6 @@ def check_trainer(config: dict[str, Any]) -> None:
     """Raises UserError where options of the trainer are out of range; Lightning checks a part of them."""
     if config["overfit_batches"]:
         raise UserError("--trainer.overfit_batches changes the order of samples: use --trainer.limit_train_batches")
-    if config["fast_dev_run"]:
-        raise UserError("--trainer.fast_dev_run keeps no records: use --trainer.max_steps")
     for unit in ("epochs", "steps"):
         least, most = config[f"min_{unit}"], config[f"max_{unit}"]
         if most is not None and most != -1:

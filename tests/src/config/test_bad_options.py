@@ -45,7 +45,6 @@ def refused(main, args: list[str]) -> str:
     [
         (["--trainer.max_steps=0"], "--trainer.max_steps is 0: pass 1"),
         (["--trainer.max_epochs=-2"], "--trainer.max_epochs is -2"),
-        (["--trainer.fast_dev_run=true"], "fast_dev_run keeps no records"),
         (["--trainer.limit_train_batches=0"], "limit_train_batches is 0"),
         (["--trainer.limit_test_batches=0.0"], "limit_test_batches is 0"),
         (["--trainer.limit_train_batches=.nan"], "limit_train_batches"),
