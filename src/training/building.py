@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,8 +43,8 @@ def check_trainer(config: dict[str, Any]) -> None:
         if config[name] == 0:
             raise UserError(f"--trainer.{name} is 0: pass a number of batches, or a share of them such as 0.5")
     check_range(-1, **{"--trainer.num_sanity_val_steps": config["num_sanity_val_steps"]})
-    if isinstance(config["devices"], int):
-        check_range(-1, MOST_DEVICES, **{"--trainer.devices": config["devices"]})  # each is a process
+    if re.fullmatch(r"-?\d+", devices := str(config["devices"])):
+        check_range(-1, MOST_DEVICES, **{"--trainer.devices": int(devices)})  # each is a process
     check_range(0, **{f"--trainer.{name}": config[name] for name in ("min_epochs", "min_steps", "gradient_clip_val")})
     counts = ("num_nodes", "accumulate_grad_batches", "log_every_n_steps", "check_val_every_n_epoch")
     check_counts(**{f"--trainer.{name}": config[name] for name in counts})
