@@ -179,7 +179,7 @@ class ByteBenchCLI(LightningCLI):
                 group=self.config["experiment"],
                 job_type=cell,
                 tags=redacted(self.config["tags"]),
-                config=self.full_config(),
+                config=self.chosen_config(),
             ),
         ]
 
@@ -262,6 +262,12 @@ class ByteBenchCLI(LightningCLI):
         config = self.plain(self.config)
         config["model"]["init_args"]["data_spec"] = self.datamodule.spec.to_dict()
         return config
+
+    def chosen_config(self) -> dict:
+        """The options that differ from their defaults, and what names the run: what a dashboard groups and filters by."""
+        chosen = yaml.safe_load(self.parser.dump(self.config, skip_default=True))
+        named = {name: self.config[name] for name in ("experiment", "cell", "seed_everything")}
+        return redacted({**chosen, **named})
 
     def plain(self, parsed: Any) -> dict:
         """Parsed options as plain values, without secrets and what concerns this command and not the run."""

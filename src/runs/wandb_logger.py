@@ -1,12 +1,13 @@
 """Logging to W&B, offline unless WANDB_MODE=online, and reading runs back from its server.
 
-A W&B run has the run's options as its config, beside them `record` with data.json and environment.json, and results.json
-under `results` in its summary.
+A W&B run has the options that were chosen as its config, that is those that differ from the defaults; results.json under
+`results` in its summary; and the files config.yaml, data.json and environment.json in its folder `record`.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ..config.names import check_name
 from ..config.secrets import redacted_command
 from .folder import Run
 
+RECORD = ("config.yaml", "data.json", "environment.json")  # files of a run folder that W&B keeps
 WAIT_TO_BEGIN, WAIT_TO_END = 30.0, 60.0  # seconds to wait for W&B's server before continuing without it
 
 
@@ -79,8 +81,11 @@ class PatientWandbLogger(WandbLogger):
 def finish_wandb(run: Run) -> None:
     """Log what `fetch_runs` reads back, and end the W&B run, if there is one."""
     if wandb.run is not None:
-        record = {name: run.read(f"{name}.json") for name in ("data", "environment")}
-        wandb.run.config.update({"record": record}, allow_val_change=True)
+        place = Path(wandb.run.dir, "record")
+        place.mkdir(exist_ok=True)
+        for name in RECORD:
+            shutil.copyfile(run.folder / name, place / name)
+            wandb.save(str(place / name), base_path=wandb.run.dir, policy="now")
         wandb.run.summary["results"] = run.read("results.json")
         wandb.finish()
 
@@ -116,19 +121,25 @@ def fetch_runs(path: str, folder: Path) -> list[Run]:
 
 def write_record(fetched, folder: Path) -> Run | None:
     """The run folder of a run from W&B's API; None if it has not finished or was not made by src.fit."""
-    config = {name: value for name, value in fetched.config.items() if name != "record"}
-    record, results = fetched.config.get("record"), plain(fetched.summary.get("results"))
-    if not record or not results:
+    results = plain(fetched.summary.get("results"))
+    if not results:
         return None
     folder.mkdir(parents=True)
     run = Run(folder)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    for name, content in (
-        ("data", record.get("data")),
-        ("environment", record.get("environment")),
-        ("results", results),
-    ):
-        run.write(f"{name}.json", content)
+    if record := fetched.config.get("record"):  # of versions up to 0.2: in the config, beside all options
+        config = {name: value for name, value in fetched.config.items() if name != "record"}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+        for name in ("data", "environment"):
+            run.write(f"{name}.json", record.get(name))
+    else:
+        for file in fetched.files(names=[f"record/{name}" for name in RECORD]):
+            file.download(root=str(folder.parent / f".{folder.name}"), replace=True).close()
+        found = folder.parent / f".{folder.name}" / "record"
+        if not all((found / name).is_file() for name in RECORD):
+            return None
+        for name in RECORD:
+            shutil.move(found / name, folder / name)
+    run.write("results.json", results)
     history = pd.DataFrame(fetched.history(samples=1000, pandas=False))
     history = history.rename(columns={"trainer/global_step": "step"})
     kept = [name for name in history if name in ("epoch", "step") or str(name).startswith(("train/", "val/"))]

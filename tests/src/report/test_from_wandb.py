@@ -40,13 +40,15 @@ def records(path: Path) -> Iterator[Record]:
 def logged(folder: Path) -> dict:
     """Config, summary and history as `wandb sync` would send them."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    found: dict = {"config": {}, "summary": {}, "history": [], "id": path.stem.removeprefix("run-")}
+    found: dict = {"config": {}, "summary": {}, "history": [], "files": {}, "id": path.stem.removeprefix("run-")}
     for record in records(path):
         for config in (record.run.config, record.config):
             for item in config.update:
                 put(found["config"], item)
         for item in record.summary.update:
             put(found["summary"], item)
+        for file in record.files.files:
+            found["files"][file.path] = (path.parent / "files" / file.path).read_bytes()
         if record.HasField("history"):
             row: dict = {}
             for item in record.history.item:
@@ -75,6 +77,14 @@ class Server(BaseHTTPRequestHandler):
         if "query RunFullHistory" in query:
             (run,) = [run for run in self.runs if run["id"] == variables["name"]]
             answer = {"project": {"run": {"history": [json.dumps(row) for row in run["history"]]}}}
+        elif "query RunFiles" in query:
+            (run,) = [run for run in self.runs if run["id"] == variables["name"]]
+            answer = {
+                "project": {
+                    "internalId": "1",
+                    "run": {"fileCount": len(run["files"]), "files": self.files(run, variables)},
+                }
+            }
         elif "query Runs(" in query:
             answer = {"project": self.project() if variables["project"] == "bytebench" else None}
         else:
@@ -107,6 +117,23 @@ class Server(BaseHTTPRequestHandler):
         ]
         page = {"endCursor": None, "hasNextPage": False}
         return {"internalId": "1", "runCount": len(edges), "readOnly": True, "runs": {"edges": edges, "pageInfo": page}}
+
+    def files(self, run: dict, variables: dict) -> dict:
+        edges = []
+        for name, content in run["files"].items():
+            if name in variables["fileNames"]:
+                url = f"http://{self.headers['Host']}/{run['id']}/{name}"
+                node = {"id": name, "name": name, "url": url, "directUrl": url, "sizeBytes": len(content)}
+                edges.append({"node": {**node, "mimetype": None, "updatedAt": None, "md5": None}, "cursor": name})
+        return {"edges": edges, "pageInfo": {"endCursor": None, "hasNextPage": False}}
+
+    def do_GET(self) -> None:
+        _, run_id, name = self.path.split("/", 2)
+        (content,) = [run["files"][name] for run in self.runs if run["id"] == run_id]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def log_message(self, *args) -> None:
         pass
@@ -162,6 +189,25 @@ def test_runs_from_wandb_compare_as_their_folders_do(runs, server):
         assert known(from_wandb.config) == known(kept.config)
 
 
+def test_the_config_holds_what_was_chosen_and_no_environment(runs, server):
+    config = server.runs[0]["config"]
+    flat = pd.json_normalize(config).columns
+    assert len(flat) < 60
+    assert config["model"]["init_args"]["backbone"]["init_args"]["num_latents"] == 16
+    assert config["trainer"] == {"max_epochs": 2, "gradient_clip_val": 10.0, "limit_train_batches": 10}
+    assert {row["config"]["seed_everything"] for row in server.runs} == {0, 1}
+
+
+def test_runs_of_version_0_2_are_read_from_their_config(runs, server):
+    for logged_run, run in zip(server.runs, find_runs([runs]), strict=True):
+        logged_run["files"] = {}
+        logged_run["config"] = run.config() | {
+            "record": {name: run.read(f"{name}.json") for name in ("data", "environment")}
+        }
+    found = compare.main(["--from-wandb", "me/bytebench"])
+    assert found.frame()["top1"].tolist() == compare_runs(find_runs([runs])).frame()["top1"].tolist()
+
+
 def test_curves_come_along(runs, server):
     pages = compare.main(["--from-wandb", "me/bytebench", "--html", str(runs / "page.html")])
     assert len(pages.records) == 2
@@ -169,7 +215,7 @@ def test_curves_come_along(runs, server):
 
 
 def test_a_group_is_asked_for_by_its_name_and_runs_of_others_or_unfinished_ones_are_passed_over(runs, server):
-    server.runs.append({"id": "other", "config": {"lr": 1}, "summary": {"loss": 1}, "history": []})
+    server.runs.append({"id": "other", "config": {"lr": 1}, "summary": {"loss": 1}, "history": [], "files": {}})
     server.runs.append({**server.runs[0], "id": "unfinished", "summary": {"train/loss": 1.0}})
     assert len(compare.main(["--from-wandb", "me/bytebench/digits"]).records) == 2
     assert any("digits" in str(variables.get("filters")) for variables in server.asked)
