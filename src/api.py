@@ -122,6 +122,35 @@ def evaluate(
     return metrics
 
 
+def stress(run: Run | str | Path, *, checkpoint: str = "last", options: Options = ()) -> dict[str, Any]:
+    """Measures a finished run with damaged and missing inputs, and how much its probabilities are worth.
+
+    Writes stress_<checkpoint>.json and pictures/stress_<checkpoint>.png into its folder.
+
+    Args:
+        run: the run, or its folder.
+        checkpoint: "last" or "best".
+        options: changes of the run's config.
+
+    Returns:
+        The record: `clean` metrics, `conditions` with metrics and differences from clean, `calibration`.
+
+    Raises:
+        UserError: the run, the checkpoint or the data cannot be used, or the task gives no scores for whole examples.
+    """
+    from .stress.measure import measure
+    from .stress.summary import draw_stress
+
+    check_name("--checkpoint", checkpoint)
+    run = run if isinstance(run, Run) else Run(Path(run))
+    cli = load_run(run, checkpoint, words_of(options))
+    record = {"checkpoint": checkpoint, **measure(cli)}
+    run.write(f"stress_{checkpoint}.json", record)
+    name = f"{type(cli.model.backbone).__name__} on {type(cli.datamodule).__name__}"
+    draw_stress(record, run.folder / "pictures" / f"stress_{checkpoint}.png", f"{name}: damaged and missing inputs")
+    return record
+
+
 def compare(
     runs: Sequence[Run | str | Path],
     *,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 
 from . import api
@@ -22,10 +23,30 @@ def main(args: list[str] | None = None) -> dict[str, float]:
         "--split", choices=("train", "val", "test"), default="test", help="split to measure on (default: test)"
     )
     parser.add_argument("--checkpoint", default="last", help="last (default), as results.json, or best")
+    parser.add_argument(
+        "--stress",
+        action="store_true",
+        help="measure with damaged and missing inputs, and calibration: a table, stress_<checkpoint>.json and a figure",
+    )
     options, overrides = parser.parse_known_args(args)
+    if options.stress:
+        if options.split != "test":
+            parser.error(f"--stress measures the test split, not {options.split}: leave --split out")
+        return stress(options, overrides)
     metrics = api.evaluate(Run(options.run), split=options.split, checkpoint=options.checkpoint, options=overrides)
     print_metrics(metrics, f"{options.run}, {options.checkpoint} checkpoint, {options.split} split")
     return metrics
+
+
+def stress(options: Namespace, overrides: list[str]) -> dict[str, float]:
+    """The stress of a run; returns its metrics on clean inputs."""
+    from .stress.summary import print_stress  # imports matplotlib: a second
+
+    record = api.stress(options.run, checkpoint=options.checkpoint, options=overrides)
+    print_stress(record)
+    for name in (f"stress_{options.checkpoint}.json", f"pictures/stress_{options.checkpoint}.png"):
+        print(f"written: {options.run / name}")
+    return record["clean"]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot  # noqa: F401  (wandb.Image knows a figure only once pyplot has been imported)
 import pandas as pd
@@ -115,7 +116,7 @@ def panel_groups(comparison: Comparison) -> dict[str, list]:
     import wandb_workspaces.reports.v2 as wr
 
     label = metric_named(comparison.metric).title
-    seeds = {"groupby": "JobType", "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
+    seeds: Any = {"groupby": "JobType", "groupby_aggfunc": "mean", "groupby_rangefunc": "minmax"}
     measured = f"{comparison.split}/{comparison.metric}"
     return {
         "Training": [

@@ -25,6 +25,7 @@ LAYERS = (
     ("src.training", "src.suites"),
     ("src.tasks",),
     ("src.report", "src.pictures"),
+    ("src.stress",),
     ("src",),
     ("src.benchmarks",),
 )

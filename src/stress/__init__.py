@@ -1,0 +1,1 @@
+"""How a finished run fails: damaged or missing inputs, and how much its probabilities are worth."""
