@@ -17,8 +17,6 @@ from collections.abc import Iterable
 from glob import glob
 from pathlib import Path
 
-from braceexpand import braceexpand
-
 from ..core.errors import UserError, reason
 from ..core.progress import track
 from . import remote
@@ -78,7 +76,7 @@ def said(split: str, entry: dict) -> str:
 def expand(pattern: str) -> list[str]:
     """The tars of a pattern: local paths are absolute. Raises UserError if there are none."""
     found: list[str] = []
-    for each in braceexpand(pattern, escape=False):
+    for each in dict.fromkeys(braces(pattern)):
         address = remote.url(each)
         if address is not None:
             here = matching(address) if re.search(r"[*?\[]", address) else [address]
@@ -89,6 +87,17 @@ def expand(pattern: str) -> list[str]:
             raise UserError(f"there is no {each}: check the pattern {pattern}")
         found += here
     return found
+
+
+def braces(pattern: str) -> list[str]:
+    """What lists in braces stand for: {a,b}, and {08..11} with leading zeros, also within each other."""
+    found = re.search(r"\{([^{}]*)\}", pattern)
+    if found is None:
+        return [pattern]
+    choices = found[1].split(",")
+    if numbers := re.fullmatch(r"(\d+)\.\.(\d+)", found[1]):
+        choices = [f"{n:0{len(numbers[1])}d}" for n in range(int(numbers[1]), int(numbers[2]) + 1)]
+    return [each for choice in choices for each in braces(pattern[: found.start()] + choice + pattern[found.end() :])]
 
 
 def matching(address: str) -> list[str]:

@@ -15,6 +15,7 @@ from datamodules import BadSampleError, UserError
 from datamodules.core.order import OrderedBatches
 from datamodules.prepare import run
 from datamodules.storage import remote, shards
+from datamodules.storage.adopt import braces
 from tests.support.flaky_server import serve
 from tests.support.shards import Read, content
 
@@ -45,6 +46,19 @@ def tar(path: Path, *members: tuple[str, bytes]) -> Path:
             info.size = len(data)
             made.addfile(info, io.BytesIO(data))
     return path
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("x.tar", ["x.tar"]),
+        ("{a,b}-{08..10}", [f"{letter}-{n:02d}" for letter in "ab" for n in (8, 9, 10)]),
+        ("t{0..2}{,x}", ["t0", "t0x", "t1", "t1x", "t2", "t2x"]),
+        ("{a,b{1,2}}", ["a", "b1", "b2"]),
+    ],
+)
+def test_lists_in_braces_are_what_webdataset_makes_of_them(pattern, names):
+    assert list(dict.fromkeys(braces(pattern))) == names == webdataset.shardlists.expand_urls(pattern)
 
 
 @pytest.fixture(scope="module")
