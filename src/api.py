@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from datamodules import UserError
 
 from .config.error_messages import shorten, squeeze
@@ -14,7 +16,7 @@ from .config.names import check_name
 from .runs.folder import Run, find_runs, find_unfinished
 
 if TYPE_CHECKING:
-    from datamodules import DataSpec
+    from datamodules import ByteArrayDataModule, DataSpec
 
     from .cli import ByteBenchCLI
     from .report.comparison import Comparison
@@ -73,7 +75,7 @@ def fit(
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
         trainer.test(model, data, verbose=False)
         if model.predictions is not None:
-            run.write_predictions("predictions", model.predictions)
+            run.write_predictions("predictions", with_clusters(model.predictions, data))
         run.write("results.json", cli.results().to_dict())
         cli.finish_wandb()
     return run
@@ -155,15 +157,17 @@ def compare(
     runs: Sequence[Run | str | Path],
     *,
     split: Literal["val", "test"] = "test",
-    against: str | None = None,
+    reference: str | None = None,
+    claims: Sequence[str] = (),
     any_budget: bool = False,
 ) -> Comparison:
-    """Compares finished runs: per variant, means over seeds with intervals, differences, published values and costs.
+    """Compares finished runs: per variant, means with intervals, differences and verdicts, published values and costs.
 
     Args:
         runs: runs, run folders, or folders of them.
         split: whose metrics are compared.
-        against: the variant that differences are taken from; the first if None.
+        reference: the variant that differences are taken from; that of the runs' suite if None, else the first.
+        claims: comparisons to judge, such as "a > b on top1", besides those that the runs' suite recorded.
         any_budget: also compares runs with different budgets.
 
     Returns:
@@ -173,9 +177,20 @@ def compare(
         UserError: there is no run, or none that can be compared.
     """
     from .report.comparison import compare_runs
+    from .stats.claims import parse_claim
 
     folders = [run.folder if isinstance(run, Run) else Path(run) for run in runs]
-    return compare_runs(find_runs(folders), split, against, any_budget, find_unfinished(folders))
+    wanted = [parse_claim(text) for text in claims]
+    return compare_runs(find_runs(folders), split, reference, any_budget, wanted, find_unfinished(folders))
+
+
+def with_clusters(predictions: Any, data: ByteArrayDataModule) -> Any:
+    """Predictions with the name of every sample's `cluster`, where the data have clusters of several samples."""
+    if not isinstance(predictions, dict):
+        return predictions
+    keys = predictions["key"].tolist()
+    clusters = [data.cluster(key) for key in keys]
+    return predictions if clusters == keys else {**predictions, "cluster": np.array(clusters, dtype=np.str_)}
 
 
 def words_of(options: Options) -> list[str]:

@@ -19,6 +19,7 @@ BENCHMARKS = {
     "input": "data loading against the library calls that bound it",
     "overhead": "training step of src.fit against a plain PyTorch loop; two processes against one",
     "startup": "what commands take to start, beside `import torch`",
+    "statistics": "intervals and verdicts of comparisons on simulated runs whose truth is known",
     "scaling": "time and memory against the number of elements, for Perceiver and Transformer",
 }
 ON_DEVICE = ("backbones", "lambda", "perceiver", "scaling")  # the others move their models themselves, or have none

@@ -19,12 +19,13 @@ from .report.table import print_runs, runs_frame
 from .report.text import latex, markdown, print_comparison
 from .report.verification import error_line
 from .runs.folder import find_runs
+from .stats.claims import read_claims
 
-DESCRIPTION = """Compare finished runs. One row per run, then one row per variant (cell): its mean over seeds with a 95 %
-interval, the difference from one variant over seeds and over test samples, published values, and costs. Runs that cannot be
-compared with the others (different data, split, budget, metric or options, unfinished) are listed and left out;
-src/report/rules.py has the rules. Exit code 2 where a run contradicts itself: its predictions give other metrics than its
-results.json."""
+DESCRIPTION = """Compare finished runs. One row per run, then one row per variant (cell): its mean with a 95 % interval for
+another training and another test set, the difference from the reference with a verdict, published values, and costs; then
+claims, and whatever differs between the runs. Runs that cannot be compared with the reference (different data, split,
+budget or metric, unfinished) are listed and left out; src/report/rules.py has the rules. Exit code 2
+where a run contradicts itself: its predictions give other metrics than its results.json."""
 
 
 def main(args: list[str] | None = None) -> Comparison:
@@ -34,14 +35,21 @@ def main(args: list[str] | None = None) -> Comparison:
     parser.add_argument("--from-wandb", metavar="ENTITY/PROJECT[/GROUP]", help="runs on W&B's server")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="whose metrics (default: test)")
     parser.add_argument(
-        "--against", metavar="CELL", help="the variant that differences are taken from (default: the first)"
+        "--reference",
+        metavar="VARIANT",
+        help="the variant that differences are taken from (default: that of the suite, else the first)",
+    )
+    parser.add_argument(
+        "--claims",
+        metavar="FILE_OR_LIST",
+        help="comparisons to judge: a file, or `A > B; A = B within 1 point on top1`",
     )
     parser.add_argument("--any-budget", action="store_true", help="also compare runs with different budgets")
     parser.add_argument(
         "--csv",
         type=Path,
         metavar="FILE.csv",
-        help="write runs, unrounded, to this file and variants to FILE_cells.csv",
+        help="write runs, unrounded, to this file, variants to FILE_cells.csv, pairs and claims likewise",
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table of variants")
     parser.add_argument("--latex", type=Path, metavar="FILE", help="write the table of variants for booktabs")
@@ -59,7 +67,9 @@ def main(args: list[str] | None = None) -> Comparison:
 
             runs += fetch_runs(options.from_wandb, Path(fetched))
         places = [*options.runs, fetched] if options.from_wandb else options.runs
-        comparison = api.compare(places, split=options.split, against=options.against, any_budget=options.any_budget)
+        claims = [claim.text for claim in read_claims(options.claims)] if options.claims else []
+        wanted = {"split": options.split, "reference": options.reference, "any_budget": options.any_budget}
+        comparison = api.compare(places, claims=claims, **wanted)
         wrong = {out.folder: out.reasons[0] for out in comparison.excluded if out.contradicts}
         print_runs([run for run in runs if str(run.folder) not in wrong], options.split, options.wide)
         print_comparison(comparison, options.wide)
@@ -69,7 +79,14 @@ def main(args: list[str] | None = None) -> Comparison:
         frame["verified"] = frame["run"].isin(verified)
         if options.csv:
             write(options.csv, csv(frame))
-            write(options.csv.with_stem(f"{options.csv.stem}_cells"), csv(comparison.frame()))
+            tables = {
+                "cells": comparison.frame(),
+                "pairs": comparison.pairs_frame(),
+                "claims": comparison.claims_frame(),
+            }
+            for name, table in tables.items():
+                if len(table):
+                    write(options.csv.with_stem(f"{options.csv.stem}_{name}"), csv(table))
         for path, form in ((options.markdown, markdown), (options.latex, latex)):
             if path:
                 write(path, form(comparison))

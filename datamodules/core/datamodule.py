@@ -206,6 +206,11 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         """The split to train on; evaluation uses the split itself."""
         return split
 
+    def cluster(self, key: str) -> str:
+        """The cluster of a sample: samples that another test set would have all or none of, such as one prompt in five
+        languages. Intervals take clusters whole. By default every sample is one."""
+        return key
+
     def describe(self) -> dict:
         """The record that a run keeps of its data: fingerprint, and size and hashed keys of every split."""
         splits = {}

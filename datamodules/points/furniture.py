@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import Any, Literal
 
 from ..core.datamodule import SplitName
@@ -96,6 +97,16 @@ class Furniture(PointClouds):
     @property
     def how_to_make(self) -> str:
         return f"python -m datamodules.prepare furniture --out {self.data_dir}"
+
+    @cached_property
+    def catalogues(self) -> dict[str, str]:
+        reader = self.reader("all")
+        samples = (reader.read(number, only=("json",)) for number in range(len(reader.keys)))
+        return {sample.key: str(sample.metadata()["catalogue"]) for sample in samples}
+
+    def cluster(self, key: str) -> str:
+        """The catalogue: its shapes were made by few hands."""
+        return self.catalogues[key]
 
     def class_of(self, sample: shards.Sample) -> int | None:
         """The class of a shape by its json; None if it has none.

@@ -70,3 +70,7 @@ class LanguageId(ShardedData):
 
     def make_split(self, name: SplitName) -> Split:
         return PromptSplit(self.reader(name), training=name == "train", windows=self.eval_clips)
+
+    def cluster(self, key: str) -> str:
+        """The prompt, in whatever language."""
+        return key.partition("/")[2] or key

@@ -15,6 +15,9 @@ from datamodules import UserError
 
 from ..config.command import Parser, run_command
 from ..config.error_messages import suggest
+from ..metrics.registry import main_metric
+from ..stats.claims import judge, parse_claim
+from ..stats.intervals import Estimate, of_seeds
 
 ROOT = Path(__file__).parents[2]
 TABLE = re.compile(r"(<!-- table (?P<name>\S+) -->\n)(?P<table>.*?)(<!-- end -->)", re.DOTALL)
@@ -64,7 +67,9 @@ def load_results(name: str, suffix: str = "") -> pd.DataFrame:
         raise UserError(
             f"results/ has no {name}_HARDWARE{suffix}.csv: create it with src.benchmark or src.compare --csv"
         )
-    return pd.read_csv(files[-1])
+    older = {"against": "reference", "difference_seeds": "difference"}
+    older |= {f"difference_seeds_{bound}": f"difference_{bound}" for bound in ("low", "high")}
+    return pd.read_csv(files[-1]).rename(columns=older)
 
 
 def markdown(header: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
@@ -156,7 +161,7 @@ def suite(name: str, metrics: dict[str, str]) -> Callable[[], str]:
 
     def table() -> str:
         frame = load_results(name, "_cells").dropna(axis=1, how="all")
-        difference = [f"minus {frame['against'].iloc[0]}"] if "difference_seeds" in frame else []  # not for one cell
+        difference = [f"minus {frame['reference'].iloc[0]}"] if "difference" in frame else []  # not for one cell
         header = ["cell", "seeds", *metrics.values(), *difference, "parameters"]
         return markdown(header, (suite_row(row, list(metrics)) for _, row in frame.iterrows()))
 
@@ -166,10 +171,8 @@ def suite(name: str, metrics: dict[str, str]) -> Callable[[], str]:
 def suite_row(row: pd.Series, metrics: list[str]) -> list[str]:
     columns = [str(row["cell"]), str(row["seeds"])]
     columns += [interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"]) for metric in metrics]
-    if "difference_seeds" in row:
-        columns.append(
-            interval(row["difference_seeds"], row["difference_seeds_low"], row["difference_seeds_high"], "+")
-        )
+    if "difference" in row:
+        columns.append(interval(row["difference"], row["difference_low"], row["difference_high"], "+"))
     return [*columns, f"{row['parameters'] / 1e6:.2f} M"]
 
 
@@ -181,6 +184,68 @@ def interval(mean: float, low: float, high: float, sign: str = "") -> str:
     return text if pd.isna(low) else f"{text} ± {50 * (high - low):.1f}"
 
 
+# What the papers claim and this page tells, as comparisons; see src/stats/claims.py
+CLAIMS = {
+    "permuted_fashion_mnist": {
+        "perceiver = random_perceiver within 0.1 points": "permuting the pixels does not change a Perceiver",
+        "resnet > random_resnet": "an order of each image's own breaks a ResNet",
+        "vit > random_vit": "and a ViT",
+        "lambda_resnet > random_lambda_resnet": "and a LambdaResNet",
+        "resnet > fixed_resnet": "one fixed order for all images hurts a ResNet",
+    },
+    "digits_ablations": {
+        "cross4_start > cross1": "four cross-attends are better than one",
+        "cross4_interleaved > unshared": "sharing weights prevents overfitting",
+        "cross4_start > cross4_only": "latent transformers are needed",
+    },
+    "garments_spoken": {
+        "av > video": "audio and video together beat video",
+        "av > audio": "and audio",
+        "av_dropout > video": "with modality dropout they beat video",
+    },
+    "language_id": {
+        "transformer > perceiver": "from raw sound, a Transformer beats a Perceiver of a quarter of its operations"
+    },
+    "furniture": {"perceiver > transformer": "on point clouds, a Perceiver beats a Transformer in the same minute"},
+    "probe": {"probe > probe_random": "training on other classes helps a linear probe"},
+}
+
+
+def claims() -> str:
+    """What the committed runs say of the claims: over seeds alone, since results/ holds no predictions."""
+    rows = []
+    for name, sentences in CLAIMS.items():
+        frame = load_results(name)
+        frame["cell"] = frame["cell"].str.replace(r"_fold\d+$", "", regex=True)
+        metric = str(main_metric(frame.columns))
+        values = frame.groupby(["cell", "seed"])[metric].mean()
+
+        def difference(first: str, second: str, _: str, values: pd.Series = values) -> Estimate | None:
+            found = (values[first] - values[second]).dropna()
+            return of_seeds(found) if len(found) else None
+
+        known = list(frame["cell"].unique())
+        for judged in judge([parse_claim(text) for text in sentences], metric, known, difference):
+            found = judged.difference
+            gap = "" if found is None else interval(found.mean, found.low, found.high, "+")
+            rows.append([sentences[judged.claim.text], f"`{judged.claim.text}`", gap, f"**{judged.word}**"])
+    return markdown(["claim", "as a comparison", "difference in points", "verdict"], rows)
+
+
+def statistics() -> str:
+    """The simulation of intervals and verdicts: the lowest and the highest share over all cases with so many seeds."""
+    frame, rows = load_results("statistics"), []
+    for (measure, seeds), cases in frame.groupby(["measure", "seeds"], sort=False):
+        other = cases["over_samples_alone"].fillna(cases["without_correction"])
+        rows.append([measure, seeds, len(cases), span(cases["share"]), span(other)])
+    return markdown(["measure", "seeds", "cases", "here", "over samples alone, or without correction"], rows)
+
+
+def span(values: pd.Series) -> str:
+    low, high = 100 * values.min(), 100 * values.max()
+    return "" if pd.isna(low) else f"{low:.1f} %" if low == high else f"{low:.1f} to {high:.1f} %"
+
+
 TOP1 = {"top1": "top-1, %"}
 TABLES: dict[str, Callable[[], str]] = {
     "perceiver": perceiver,
@@ -190,6 +255,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "lambda_efficientnet": lambda_efficientnet,
     "overhead": overhead,
     "processes": processes,
+    "claims": claims,
+    "statistics": statistics,
     "digits_ablations": suite("digits_ablations", TOP1),
     "permuted_fashion_mnist": suite("permuted_fashion_mnist", TOP1),
     "garments_spoken": suite("garments_spoken", {"map": "mAP, %"}),

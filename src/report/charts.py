@@ -72,7 +72,7 @@ def cost_chart(data: dict[str, Any], cost: str) -> Figure:
         if cell["costs"][cost] is not None:
             half = None if low is None else [(high - low) / 2]
             axes.errorbar([cell["costs"][cost]], [mean], half, fmt="o", color=f"C{number}", label=cell["name"])
-    axes.set(xscale="log", xlabel=cost.replace("_", " "), ylabel=f"{data['metric']}, 95 % interval over seeds")
+    axes.set(xscale="log", xlabel=cost.replace("_", " "), ylabel=f"{data['metric']}, 95 % interval")
     axes.legend(fontsize="small")
     return figure
 

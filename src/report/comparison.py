@@ -1,10 +1,10 @@
-"""One row per variant: means over seeds with intervals, costs, differences between variants, published values."""
+"""One row per variant: means with intervals, costs, differences between variants and verdicts on them, published values."""
 
 from __future__ import annotations
 
-import re
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,13 @@ from ..config.error_messages import suggest
 from ..metrics.registry import metric_named
 from ..runs.folder import Run
 from ..runs.results import Published, Results, SuiteEntry
+from ..stats.claims import Claim, Judged, judge, parse_claim
+from ..stats.intervals import Estimate, of_seeds, of_table
+from ..stats.tables import Table, table_of
+from ..stats.verdicts import Verdict, ranks, tie_groups, verdicts
+from .differences import Difference, config_changes, differences, own_options
 from .records import Record, ranking_metric
-from .rules import Budget, Excluded, split_runs, without_contradictions
-from .statistics import Interval, bootstrap_intervals, joined, paired_interval, student_interval
+from .rules import Budget, Excluded, natural, place, split_runs, without_contradictions
 from .verification import error_line
 
 # Costs of a variant by column: where a run's results have them. The values of its runs are averaged.
@@ -38,16 +42,16 @@ class VariantResults:
 
     Attributes:
         name: (experiment, variant).
+        label: the variant's name, and what tells runs of other options from it.
         values: metric to (seed, fold) to value.
+        tables: metric to scores by seed and cluster of test samples, where predictions of the same samples were kept.
     """
 
     name: tuple[str, str]
+    label: str
     records: list[Record] = field(default_factory=list)
     values: dict[str, dict[tuple, float]] = field(default_factory=dict)
-
-    @property
-    def label(self) -> str:
-        return self.name[1]
+    tables: dict[str, Table] = field(default_factory=dict)
 
     @property
     def suite(self) -> SuiteEntry | None:
@@ -62,8 +66,24 @@ class VariantResults:
     def budget(self) -> Budget:
         return Budget.of(self.records[0])
 
-    def interval(self, metric: str) -> Interval:
-        return student_interval(by_seed(self.values.get(metric, {})).values())
+    def interval(self, metric: str) -> Estimate:
+        if (table := self.tables.get(metric)) is not None:
+            return of_table(table.cells(table.seeds))
+        return of_seeds(by_seed(self.values.get(metric, {})).values())
+
+    def minus(self, other: VariantResults, metric: str) -> Estimate | None:
+        """The difference from another variant on the seeds and folds that both have; None where there are none."""
+        first, second = self.values.get(metric, {}), other.values.get(metric, {})
+        both = first.keys() & second.keys()
+        if not both:
+            return None
+        seeds = tuple(sorted({seed for seed, _ in both}))
+        whole = all(repeat in both for repeat in [*first, *second] if repeat[0] in seeds)
+        a, b = self.tables.get(metric), other.tables.get(metric)
+        if whole and a is not None and b is not None and a.samples == b.samples:
+            return of_table(a.cells(seeds) - b.cells(seeds))
+        ours, theirs = (by_seed({r: v for r, v in values.items() if r in both}) for values in (first, second))
+        return of_seeds(ours[seed] - theirs[seed] for seed in seeds)
 
     def cost(self, column: str) -> float | None:
         costs = [COSTS[column](record.results) for record in self.records]
@@ -73,21 +93,43 @@ class VariantResults:
 
 @dataclass
 class Comparison:
-    """What compare shows: variants in order, runs that were left out, and differences between variants.
+    """What compare shows: variants in order, runs that were left out, differences between variants and what follows from
+    them.
 
     Attributes:
-        by_seed, by_sample: (first, second) to the interval of first - second in the main metric, over seeds and over test
-            samples.
-        against: number of the variant that differences are taken from.
+        reference: number of the variant that differences are taken from.
+        pairs: (first, second) to first - second in the main metric, for all pairs that have a seed in common.
+        verdicts: of the same pairs.
+        claims: what the scores say of claims.
+        differing: whatever differs between the runs besides.
     """
 
     split: str
     metric: str
     variants: list[VariantResults]
     excluded: list[Excluded]
-    by_seed: dict[tuple[int, int], Interval] = field(default_factory=dict)
-    by_sample: dict[tuple[int, int], Interval] = field(default_factory=dict)
-    against: int = 0
+    reference: int = 0
+    pairs: dict[tuple[int, int], Estimate] = field(default_factory=dict)
+    verdicts: dict[tuple[int, int], Verdict] = field(default_factory=dict)
+    claims: list[Judged] = field(default_factory=list)
+    differing: list[Difference] = field(default_factory=list)
+
+    def labelled(self, label: str) -> VariantResults:
+        """The variant of this label."""
+        return next(variant for variant in self.variants if variant.label == label)
+
+    @property
+    def ranks(self) -> list[tuple[int, int]]:
+        """The highest and the lowest rank that each variant can have."""
+        return ranks(len(self.variants), self.verdicts)
+
+    @property
+    def ties(self) -> list[list[str]]:
+        """From the best mean on: groups of variants that the data do not separate."""
+        better = metric_named(self.metric).higher_is_better
+        means = [variant.interval(self.metric).mean * (1 if better else -1) for variant in self.variants]
+        order = sorted(range(len(means)), key=lambda number: -means[number])
+        return [[self.variants[number].label for number in group] for group in tie_groups(order, self.verdicts)]
 
     @property
     def records(self) -> list[Record]:
@@ -111,8 +153,8 @@ class Comparison:
         return f"{first.data['dataset']} {first.data['fingerprint'][:8]}, {tested}, {budget}; {runs}"
 
     def frame(self) -> pd.DataFrame:
-        """One row per variant, unrounded: mean, low and high of every metric over seeds; `difference_*` from the variant
-        `against`, over seeds and over samples; costs; the published value, its version and the gap."""
+        """One row per variant, unrounded: mean, low and high of every metric; the difference from the reference with its
+        verdict and corrected p-value; ranks; costs; the published value, its version and the gap."""
         rows = []
         for number, variant in enumerate(self.variants):
             row: dict = {"experiment": variant.name[0], "cell": variant.label}
@@ -120,25 +162,55 @@ class Comparison:
             row["seeds"] = len({record.seed for record in variant.records})
             row["runs"] = len(variant.records)
             for metric in self.metrics:
-                found = variant.interval(metric)
-                row |= {metric: found.mean, f"{metric}_low": found.low, f"{metric}_high": found.high}
-            row["against"] = self.variants[self.against].label
-            pair = (number, self.against)
-            for kind, found in (("seeds", self.by_seed.get(pair)), ("samples", self.by_sample.get(pair))):
-                low, mean, high = (found.low, found.mean, found.high) if found else (np.nan,) * 3
-                row |= {f"difference_{kind}": mean, f"difference_{kind}_low": low, f"difference_{kind}_high": high}
+                row |= limits_of(metric, variant.interval(metric))
+            pair = (number, self.reference)
+            row |= {"rank_first": self.ranks[number][0], "rank_last": self.ranks[number][1]}
+            row["reference"] = self.variants[self.reference].label
+            row |= limits_of("difference", self.pairs.get(pair)) | self.verdict_of(pair)
             value, version = published_value(variant.published, self.metric)
             row |= {"published": value, "published_version": version, "gap": row[self.metric] - value}
             row |= {"training_samples": variant.budget.samples} | {column: variant.cost(column) for column in COSTS}
             rows.append(row)
         return pd.DataFrame(rows)
 
+    def pairs_frame(self) -> pd.DataFrame:
+        """One row per pair: the difference in the main metric, and the verdict on the first variant."""
+        rows = []
+        for pair, found in self.pairs.items():
+            if pair[0] < pair[1]:
+                first, second = (self.variants[number].label for number in pair)
+                row = {"first": first, "second": second, "metric": self.metric} | limits_of("difference", found)
+                rows.append(row | {"seeds": found.seeds, "clusters": found.clusters} | self.verdict_of(pair))
+        return pd.DataFrame(rows)
+
+    def claims_frame(self) -> pd.DataFrame:
+        """One row per claim."""
+        return pd.DataFrame(
+            {"claim": j.claim.text, "verdict": j.word, "metric": j.metric, "p": j.p, "why": j.why}
+            | limits_of("difference", j.difference)
+            for j in self.claims
+        )
+
+    def verdict_of(self, pair: tuple[int, int]) -> dict:
+        found = self.verdicts.get(pair)
+        return {
+            "verdict": found and found.word,
+            "p": found.p if found else np.nan,
+            "it_would_take": found and found.why,
+        }
+
+
+def limits_of(name: str, found: Estimate | None) -> dict[str, float]:
+    mean, low, high = (found.mean, found.low, found.high) if found else (np.nan,) * 3
+    return {name: mean, f"{name}_low": low, f"{name}_high": high}
+
 
 def compare_runs(
     runs: list[Run],
     split: str = "test",
-    against: str | None = None,
+    reference: str | None = None,
     any_budget: bool = False,
+    claims: Sequence[Claim] = (),
     unfinished: Sequence[Path] = (),
 ) -> Comparison:
     """Leave out what must not be compared, and compare the rest.
@@ -146,52 +218,99 @@ def compare_runs(
     Args:
         runs: finished runs.
         split: of the data, val or test.
-        against: the variant that differences are taken from; the first if left out.
+        reference: the variant that differences are taken from; else that of the suite, else the first.
         any_budget: see rules.
+        claims: are judged besides those that the runs' suite recorded.
         unfinished: run folders that are listed as unfinished.
 
     Raises:
-        UserError: no run was measured on the split, none agrees with itself, or no variant is called `against`.
+        UserError: no run was measured on the split, none agrees with itself, or no variant is called `reference`.
     """
     sound, wrong = without_contradictions([Record.of(run) for run in runs])
     if wrong and not sound:
         raise UserError(error_line({out.folder: out.reasons[0] for out in wrong}))
-    kept, excluded = split_runs(sound, split, any_budget)
+    if reference is not None and reference not in (labels := [record.variant[1] for record in sound]):
+        raise UserError(f"--reference {reference}: no variant has this name{suggest(reference, labels)}")
+    if reference is None:
+        recorded = (getattr(record.results.suite, "reference", None) for record in sound)
+        reference = next(filter(None, recorded), None)
+    kept, excluded = split_runs(sound, split, any_budget, reference)
     excluded += wrong + [
         Excluded(str(path), (path.parent.parent.name, path.parent.name), None, ("not finished: no results.json",))
         for path in unfinished
     ]
-    metric = ranking_metric(kept, split)
     excluded.sort(key=lambda out: natural(out.folder))
-    comparison = Comparison(split, metric, variants_of(kept, split), excluded)
+    comparison = Comparison(split, ranking_metric(kept, split), variants_of(kept, split), excluded)
     labels = [variant.label for variant in comparison.variants]
-    if against is not None:
-        if against not in labels:
-            raise UserError(f"--against {against}: no comparable variant has this name{suggest(against, labels)}")
-        comparison.against = labels.index(against)
-    add_differences(comparison)
+    comparison.reference = labels.index(reference) if reference in labels else 0
+    comparison.differing = differences([(variant.label, variant.records) for variant in comparison.variants])
+    add_pairs(comparison)
+    wanted = {claim.text: claim for claim in [*recorded_claims(kept), *claims]}
+    comparison.claims = judge(
+        list(wanted.values()),
+        comparison.metric,
+        labels,
+        lambda a, b, metric: comparison.labelled(a).minus(comparison.labelled(b), metric),
+    )
     return comparison
 
 
+def recorded_claims(records: Sequence[Record]) -> list[Claim]:
+    """The claims that the suites of runs recorded."""
+    suites = (record.results.suite for record in records)
+    return [
+        parse_claim(text) for text in dict.fromkeys(text for suite in suites for text in getattr(suite, "claims", ()))
+    ]
+
+
 def variants_of(records: list[Record], split: str) -> list[VariantResults]:
-    """In the order of their suite where they recorded one, else by name."""
-    variants: dict[tuple[str, str], VariantResults] = {}
-    for record in sorted(records, key=lambda record: (record.variant, record.repeat)):
-        variant = variants.setdefault(record.variant, VariantResults(record.variant))
-        variant.records.append(record)
+    """In the order of their suite where they recorded one, else by name. Runs of one variant with other options than its
+    first run, harmless ones apart, are a row of their own."""
+    rows: dict[tuple, VariantResults] = {}
+    for record in sorted(records, key=place):
+        row = rows.setdefault((record.variant, own_options(record)), VariantResults(record.variant, record.variant[1]))
+        row.records.append(record)
         for name, value in record.metrics(split).items():
-            variant.values.setdefault(name, {})[record.repeat] = value
+            row.values.setdefault(name, {})[record.repeat] = value
+    firsts: dict[tuple[str, str], VariantResults] = {}
+    for row in rows.values():
+        first = firsts.setdefault(row.name, row)
+        if first is not row:
+            row.label = f"{row.label} ({other_options(row.records[0], first.records[0])})"
+    for label, count in Counter(row.label for row in rows.values()).items():
+        alike = [row for row in rows.values() if row.label == label]
+        for row in alike if count > 1 else ():  # of several experiments, or alike in the options that are named
+            row.label = (
+                f"{row.name[0]}/{label}" if len({r.name for r in alike}) == count else f"{label} {alike.index(row) + 1}"
+            )
+    if split == "test":
+        add_tables(list(rows.values()))
+    return list(rows.values())
 
-    def order(variant: VariantResults) -> tuple:
-        position = variant.suite.position if variant.suite else len(records)
-        return variant.name[0], position, natural(variant.label)
 
-    return sorted(variants.values(), key=order)
+def other_options(record: Record, first: Record) -> str:
+    """How a run differs from the first of its variant, in a few words."""
+    changes = config_changes(record, first)
+    name, (value, _) = next(iter(changes.items()))
+    return f"{name.rpartition('.')[2]} {value}" + (f" and {len(changes) - 1} more" if len(changes) > 1 else "")
 
 
-def natural(name: str) -> list:
-    """A sort key that puts run_2 before run_10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+def add_tables(variants: list[VariantResults]) -> None:
+    """The scores of test samples, where all runs of a seed kept them."""
+    records = [record for variant in variants for record in variant.records]
+    parts = [part for record in records for part in record.examined.parts.values()]
+    # runs of before clusters were recorded have those of others
+    clusters = {part.samples.tobytes(): part.clusters for part in parts if part.clusters.dtype.kind == "U"}
+    for variant in variants:
+        for metric in variant.values:
+            lacking = {record.seed for record in variant.records if metric not in record.examined.parts}
+            found = {}
+            for record in variant.records:
+                if record.seed not in lacking:
+                    part = record.examined.parts[metric]
+                    found[record.repeat] = replace(part, clusters=clusters.get(part.samples.tobytes(), part.clusters))
+            if not lacking and (table := table_of(found)) is not None:
+                variant.tables[metric] = table
 
 
 def published_value(published: Published, metric: str) -> tuple[float, str | None]:
@@ -212,39 +331,13 @@ def by_seed(values: dict[tuple, float]) -> dict[int, float]:
     return {seed: float(np.mean(found)) for seed, found in seeds.items()}
 
 
-def add_differences(comparison: Comparison) -> None:
-    """Every variant against every other, on the seeds and folds that both have."""
-    variants, metric = comparison.variants, comparison.metric
-    pairs = [(i, j) for i in range(len(variants)) for j in range(i)]
-    parts = [run_contributions(variant, metric) if comparison.split == "test" else {} for variant in variants]
-    columns: dict[bytes, dict] = {}  # pairs tested on the same samples
-    for i, j in pairs:
-        first, second = variants[i].values.get(metric, {}), variants[j].values.get(metric, {})
-        both = first.keys() & second.keys()
-        found = paired_interval(
-            *(by_seed({r: v for r, v in values.items() if r in both}) for values in (first, second))
-        )
-        comparison.by_seed |= {(i, j): found, (j, i): -found}
-        if both and all(both <= part.keys() for part in (parts[i], parts[j])):
-            (names, a), (others, b) = (
-                joined([part[repeat] for repeat in sorted(both)]) for part in (parts[i], parts[j])
-            )
-            if np.array_equal(names, others):
-                columns.setdefault(names.tobytes(), {})[i, j] = a - b
-    for differences in columns.values():
-        found = bootstrap_intervals(np.stack(list(differences.values()), axis=1))
-        for (i, j), interval in zip(differences, found, strict=True):
-            comparison.by_sample |= {(i, j): interval, (j, i): -interval}
-
-
-def run_contributions(variant: VariantResults, metric: str) -> dict[tuple, tuple[np.ndarray, np.ndarray]]:
-    """(seed, fold) to samples and their contributions to the metric, for runs that kept predictions."""
-    contributions, found = metric_named(metric).contributions, {}
-    if contributions is None:
-        return found
-    for record in variant.records:
-        if record.predictions is not None:
-            parts = contributions(record.predictions)
-            if parts is not None:
-                found[record.repeat] = (record.predictions["sample"], parts)
-    return found
+def add_pairs(comparison: Comparison) -> None:
+    """Every variant against every other."""
+    variants = comparison.variants
+    found = {}
+    for first in range(len(variants)):
+        for second in range(first + 1, len(variants)):
+            if (difference := variants[first].minus(variants[second], comparison.metric)) is not None:
+                found[first, second] = difference
+    comparison.verdicts = verdicts(found, metric_named(comparison.metric).higher_is_better)
+    comparison.pairs = found | {(second, first): -difference for (first, second), difference in found.items()}

@@ -14,10 +14,11 @@ import torch
 from ..config.names import plain
 from ..metrics.classification import average_precision_per_class
 from ..metrics.registry import metric_named
+from ..stats.intervals import Estimate
 from . import rules
 from .comparison import COSTS, Comparison, VariantResults, published_value
+from .differences import KINDS
 from .records import Record
-from .statistics import Interval
 from .text import columns, notes
 
 HERE = Path(__file__).parent
@@ -34,6 +35,7 @@ def html_page(comparison: Comparison) -> str:
         "summary": safe(comparison.summary),
         "cells": in_box(variants_table(comparison)),
         "notes": "".join(f"<li>{safe(note)}.</li>" for note in notes(comparison)),
+        "differing": differing_tables(comparison),
         "runs": in_box(runs_table(comparison)),
         "left_out": left_out_list(comparison),
         "records": records_table(comparison),
@@ -69,14 +71,11 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
         "metric": metric,
         "lower": not metric_named(metric).higher_is_better,
         "split": comparison.split,
-        "against": comparison.against,
+        "reference": comparison.reference,
         "cells": cells,
-        "differences": {
-            f"{i},{j}": [bounds(comparison.by_seed.get((i, j))), bounds(comparison.by_sample.get((i, j)))]
-            for i in range(len(cells))
-            for j in range(len(cells))
-            if i != j
-        },
+        "differences": {f"{i},{j}": bounds(found) for (i, j), found in comparison.pairs.items()},
+        "verdicts": {f"{i},{j}": found.text for (i, j), found in comparison.verdicts.items()},
+        "claims": [judged.line for judged in comparison.claims],
         "predictions": predictions(comparison),
     }
 
@@ -86,8 +85,8 @@ def name_of(repeat: tuple[int, int | None]) -> str:
     return f"seed {seed}" + ("" if fold is None else f", fold {fold}")
 
 
-def bounds(interval: Interval | None) -> list | None:
-    return None if interval is None else rounded([interval.mean, interval.low, interval.high])
+def bounds(interval: Estimate) -> list:
+    return rounded([interval.mean, interval.low, interval.high])
 
 
 def rounded(values: Any) -> list[float | None]:
@@ -121,14 +120,13 @@ def predictions(comparison: Comparison) -> dict[str, Any] | None:
     mean; None where no run kept predictions."""
     if comparison.split != "test":
         return None
-    kept = {
-        i: [r for r in variant.records if r.predictions is not None] for i, variant in enumerate(comparison.variants)
-    }
+    kept = {i: [r for r in variant.records if r.examined.arrays] for i, variant in enumerate(comparison.variants)}
     kept = {i: records for i, records in kept.items() if records}
     if not kept:
         return None
+    arrays = frozenset.intersection(*(r.examined.arrays for records in kept.values() for r in records))
     classes = comparison.records[0].data["spec"]["classes"]
-    if all("predicted" in (r.predictions or {}) for records in kept.values() for r in records):
+    if "predicted" in arrays:
         counts = {i: sum(confusion(record, len(classes)) for record in records) for i, records in kept.items()}
         total = np.asarray(sum(counts.values()))
         found = total.diagonal() / np.maximum(total.sum(axis=1), 1)
@@ -142,7 +140,7 @@ def predictions(comparison: Comparison) -> dict[str, Any] | None:
             # of all samples, so that rows are shares of them
             "totals": {i: np.asarray(table).sum(axis=1)[shown].tolist() for i, table in counts.items()},
         }
-    if all("scores" in (r.predictions or {}) for records in kept.values() for r in records):
+    if "scores" in arrays:
         precision = {i: np.mean([per_class(r) for r in records], axis=0) for i, records in kept.items()}
         return {
             "kind": "classes",
@@ -195,12 +193,27 @@ def variants_table(comparison: Comparison) -> str:
         values, heading = [safe(value) for value in column.values], column.heading
         if column.key == "cell":
             values = [f'<span class="key" data-key="{row}">{value}</span>' for row, value in enumerate(values)]
-        if column.key in ("difference_seeds", "difference_samples"):
-            kind = column.key.removeprefix("difference_")
+        if column.key in ("difference", "verdict"):
+            kind, heading = column.key, column.key
             values = [f'<span data-row="{row}" data-kind="{kind}">{value}</span>' for row, value in enumerate(values)]
-            heading = f"difference, over {kind}" if kind == "seeds" else heading
         frame[heading] = [Markup(value) for value in values]
     return table_html(pd.DataFrame(frame), f"Means over seeds, {comparison.split} split")
+
+
+def differing_tables(comparison: Comparison) -> str:
+    """Whatever differs between the runs, a table for each class."""
+    found = []
+    for kind in KINDS:
+        rows = [
+            {"what": each.name, "value": value, "in": ", ".join(who)}
+            for each in comparison.differing
+            if each.kind == kind
+            for value, who in each.values.items()
+        ]
+        if rows:
+            table = in_box(table_html(pd.DataFrame(rows), f"Differs: {kind}"))
+            found.append(table if kind == "costs fairness" else f"<details><summary>{kind}</summary>{table}</details>")
+    return "".join(found) or "<p>Nothing differs between the runs but their seeds.</p>"
 
 
 def runs_table(comparison: Comparison) -> str:

@@ -192,13 +192,12 @@ function drawClasses(found) {
 }
 
 function fillDifferences() {
-  const against = +$("against").value;
+  const reference = +$("reference").value;
   document.querySelectorAll("[data-kind]").forEach(span => {
-    const found = data.differences[`${span.dataset.row},${against}`]?.[span.dataset.kind === "seeds" ? 0 : 1];
-    if (!found) span.textContent = "-";
-    else if (span.dataset.kind === "seeds")
-      span.textContent = found[0] === null ? "-" : formatDifference(found[0]) + (found[1] === null ? "" : ` ± ${formatValue((found[2] - found[1]) / 2)}`);
-    else span.textContent = `${formatDifference(found[1])} to ${formatDifference(found[2])}`;
+    const pair = `${span.dataset.row},${reference}`, found = data.differences[pair];
+    if (!found || found[0] === null) span.textContent = "-";
+    else if (span.dataset.kind === "verdict") span.textContent = data.verdicts[pair];
+    else span.textContent = formatDifference(found[0]) + (found[1] === null ? "" : ` ± ${formatValue((found[2] - found[1]) / 2)}`);
   });
 }
 
@@ -240,10 +239,10 @@ $("legend").addEventListener("click", event => {
   draw();
 });
 const curves = [...new Set(cells.flatMap(cell => Object.keys(cell.curves)))];
-options("against", cells.map((cell, i) => i), i => cells[i].name, data.against);
+options("reference", cells.map((cell, i) => i), i => cells[i].name, data.reference);
 options("curve", curves, name => name, curves.includes(`val/${data.metric}`) ? `val/${data.metric}` : "train/loss");
 options("cost-kind", Object.keys(COSTS).filter(kind => cells.some(cell => cell.costs[kind] > 0)), kind => COSTS[kind]);
-$("against").addEventListener("change", fillDifferences);
+$("reference").addEventListener("change", fillDifferences);
 $("curve").addEventListener("change", drawCurves);
 $("cost-kind").addEventListener("change", drawCost);
 if (data.predictions) {

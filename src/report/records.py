@@ -1,10 +1,10 @@
-"""One run's record, read from its folder: what rules, statistics and pages need of it."""
+"""One run's record, read from its folder: what rules, comparisons and pages need of it."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,31 @@ import pandas as pd
 from datamodules import UserError
 
 from ..config.package import with_current_class_paths
-from ..metrics.registry import is_count, main_metric
+from ..metrics.registry import METRICS, is_count, main_metric
 from ..runs.curves import read_curves
 from ..runs.folder import Run, read_config
 from ..runs.identity import flat, identity
 from ..runs.results import Results
 from ..runs.schema import Options, check
+from ..stats.tables import Part
 from .verification import contradictions
 
 LARGEST_ARRAYS = 8e9  # bytes of predictions, unpacked
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What the predictions of a run say.
+
+    Args:
+        contradictions: what contradicts its metrics.
+        arrays: names of the arrays that were kept.
+        parts: metric to what the test samples contribute to it.
+    """
+
+    contradictions: list[str]
+    arrays: frozenset[str] = frozenset()
+    parts: dict[str, Part] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,9 +68,23 @@ class Record:
         return cls(run, run.results(), data, environment, options, found)
 
     @cached_property
+    def examined(self) -> Examined:
+        """What its predictions say; they are read for this once, and not kept: of a thousand runs they fill the memory."""
+        found = self.predictions
+        wrong = contradictions(self.results, found, self.run.predictions_sha256())
+        if found is None or wrong:
+            return Examined(wrong)
+        parts = {}
+        for name in self.metrics("test"):
+            contributions = METRICS[name].contributions if name in METRICS else None
+            if contributions is not None and (values := contributions(found)) is not None:
+                parts[name] = Part(found["sample"], values, found.get("cluster", found["sample"]))
+        return Examined(wrong, frozenset(found), parts)
+
+    @property
     def contradictions(self) -> list[str]:
         """What contradicts its metrics."""
-        return contradictions(self.results, self.predictions, self.run.predictions_sha256())
+        return self.examined.contradictions
 
     @property
     def of_another_identity(self) -> bool:
@@ -64,7 +94,7 @@ class Record:
     @property
     def verified(self) -> bool:
         """Whether its metrics were computed again from its predictions, and nothing contradicts them."""
-        return self.predictions is not None and not self.contradictions and not self.of_another_identity
+        return bool(self.examined.arrays) and not self.contradictions and not self.of_another_identity
 
     @property
     def folder(self) -> str:
@@ -112,9 +142,10 @@ class Record:
         except (FileNotFoundError, pd.errors.EmptyDataError):
             return pd.DataFrame({"epoch": [], "step": []})
 
-    @cached_property
+    @property
     def predictions(self) -> dict[str, np.ndarray] | None:
-        """predictions.npz: `sample` (S,) and `target` with `predicted` or `scores`; None where they were not kept."""
+        """predictions.npz, read anew: `sample` (S,) and `target` with `predicted` or `scores`; None where they were not
+        kept."""
         path = self.run.folder / "predictions.npz"
         return read_predictions(path, len(self.data["spec"]["classes"])) if path.is_file() else None
 
@@ -148,7 +179,7 @@ def predictions_problems(found: dict[str, np.ndarray], classes: int) -> Iterator
     for name, array in found.items():
         if array.ndim == 0 or len(array) != samples or samples == 0:
             yield f"its array {name!r} is not one row for each sample"
-        if array.dtype.kind not in ("U" if name == "key" else "iufb"):
+        if array.dtype.kind not in ("U" if name in ("key", "cluster") else "iufb"):
             yield f"its array {name!r} does not hold numbers"
     target, scores = found["target"], found.get("scores")
     if found["sample"].dtype.kind != "i" or found["sample"].ndim != 1:

@@ -10,28 +10,26 @@ Two runs can be compared when they agree in
               such as a probe's, does not count. With --any-budget variants may differ, and the table shows their budgets
   metric      its definition and the number of samples measured; older runs without a definition agree with all
 A run whose files contradict each other is left out first; its metrics are computed again from its predictions.
-Runs of one variant must also agree in their whole configs, apart from the seed, values derived from it, and where they ran;
-each seed counts once. Cross-validated variants (data.fold, data.fold_seed) are compared fold by fold, and must have the same
-folds for every seed.
+The others are held against the reference: the first run of --reference, of the variant that their suite names, or else of the
+first variant. Those that disagree with it are listed and left out of all statistics, however many they are; another
+--reference compares them instead. Cross-validated variants (data.fold, data.fold_seed) are compared fold by fold, and must
+have the folds of the reference for every seed. Each seed counts once.
 
-Among runs that disagree, the largest set that agrees is kept (of equally large sets the one with the run named first); the
-others are left out of all statistics.
+Nothing else is left out. Runs of one variant whose options differ in more than the seed, places and other harmless ones
+are rows of their own. Whatever differs between the runs is listed beside the table, see differences.py.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from ..runs.identity import PLACES
+from .differences import Changes, config_changes
 from .records import Record
 
-# Options that may differ between the runs of a variant: where they ran, and what is kept of them
-IGNORED_OPTIONS = PLACES | {"seed_everything", "data.init_args.fold"}
-ABSENT = "(absent)"
-Changes = dict[str, tuple[Any, Any]]  # name -> this run's value, the reference's
+LAST = 10**9  # of variants of no suite
 
 
 @dataclass(frozen=True)
@@ -66,25 +64,48 @@ def without_contradictions(records: Sequence[Record]) -> tuple[list[Record], lis
     return kept, excluded
 
 
-def split_runs(records: Sequence[Record], split: str, any_budget: bool = False) -> tuple[list[Record], list[Excluded]]:
-    """The runs that can be compared with each other, and those that cannot."""
+def split_runs(
+    records: Sequence[Record], split: str, any_budget: bool = False, reference: str | None = None
+) -> tuple[list[Record], list[Excluded]]:
+    """The runs that can be compared with the reference, in order, and those that cannot.
 
-    def reasons(run: Record, reference: Record) -> list[str]:
-        """Why a run cannot be compared with another; empty if it can."""
-        of_budget = [] if any_budget else budget_reasons(run, reference)
-        return data_reasons(run, reference) + of_budget + metric_reasons(run, reference, split)
-
-    kept, excluded = keep_largest(list(records), reasons)
-    if kept and kept[0].fold is not None:
-        for group_of in (fold_of, lambda record: record.repeat):
-            kept, others = keep_in_groups(kept, group_of, reasons)
-            excluded += others
-    kept, others = keep_in_groups(kept, lambda record: record.variant, odd_configs)
-    excluded += others
+    Args:
+        records: sound runs.
+        split: whose metrics are compared.
+        any_budget: see above.
+        reference: the variant whose first run the others are held against; the first one's if None.
+    """
+    anchors: dict[tuple, Record] = {}
+    kept, excluded = [], []
+    for record in sorted(records, key=lambda record: (record.variant[1] != reference, *place(record))):
+        # another fold has other samples: only runs of one fold, or of one seed and fold, must share them
+        groups = (("all",), ("fold", fold_of(record)), ("repeat", record.repeat))
+        for group in groups:
+            anchor = anchors.get(group, record)
+            budget = [] if any_budget else budget_reasons(record, anchor)
+            if reasons := data_reasons(record, anchor) + budget + metric_reasons(record, anchor, split):
+                excluded.append(Excluded(record.folder, record.variant, record.seed, tuple(reasons), anchor.folder))
+                break
+        else:
+            kept.append(record)
+            for group in groups:
+                anchors.setdefault(group, record)
     for drop in (drop_repeats, drop_odd_folds):
         kept, others = drop(kept)
         excluded += others
     return kept, [with_changes(out, records, kept) for out in excluded]
+
+
+def place(record: Record) -> tuple:
+    """Where a run stands in the table: by its suite, else by name; then by seed and fold."""
+    suite = record.results.suite
+    position = suite.position if suite else LAST
+    return record.variant[0], position, natural(record.variant[1]), record.seed, record.fold or 0, record.folder
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A sort key that puts run_2 before run_10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def data_reasons(run: Record, reference: Record) -> list[str]:
@@ -165,70 +186,6 @@ def metric_reasons(run: Record, reference: Record, split: str) -> list[str]:
     return reasons
 
 
-def config_changes(run: Record, reference: Record) -> Changes:
-    """Options that differ between two runs, without IGNORED_OPTIONS and values derived from the seed: values that are the
-    seed in both, or contain `seed<k>`. Options of a class are not listed where the class itself differs."""
-    changes = {}
-    for name in sorted(run.config.keys() | reference.config.keys()):
-        this, other = (record.config.get(name, ABSENT) for record in (run, reference))
-        if this == other or name in IGNORED_OPTIONS or seedless(name, this, run) == seedless(name, other, reference):
-            continue
-        changes[name] = (this, other)
-    others = [name.removesuffix("class_path") for name in changes if name.endswith(".class_path")]
-    return {name: c for name, c in changes.items() if not any(name.startswith(f"{o}init_args.") for o in others)}
-
-
-def seedless(name: str, value: Any, record: Record) -> Any:
-    """A value with the run's seed and runs_dir replaced by {seed} and {runs_dir}, as suites write them."""
-    if name.endswith("seed") and value == record.seed:
-        return "{seed}"
-    if isinstance(value, str):
-        home = str(record.config.get("runs_dir", "runs"))
-        value = "{runs_dir}" + value.removeprefix(home) if value.startswith(f"{home}/") else value
-        return value.replace(f"seed{record.seed}", "seed{seed}")
-    return value
-
-
-def odd_configs(run: Record, reference: Record) -> list[str]:
-    changes = config_changes(run, reference)
-    if not changes:
-        return []
-    name, (this, other) = next(iter(changes.items()))
-    more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
-    return [f"config: differs from the other seeds of its variant ({name} {this}, not {other}{more})"]
-
-
-Reasons = Callable[[Record, Record], list[str]]
-
-
-def keep_largest(records: list[Record], reasons: Reasons) -> tuple[list[Record], list[Excluded]]:
-    """The largest set of runs that all agree, and the others with the reasons why they disagree with one of the set."""
-    agreeing = [sum(not reasons(other, record) for other in records) for record in records]
-    kept: list[Record] = []
-    excluded = []
-    # agreement is not transitive: older runs say less, and budgets may differ by a little
-    for number in sorted(range(len(records)), key=lambda number: -agreeing[number]):
-        record = records[number]
-        found = next(((why, one) for one in kept if (why := reasons(record, one))), None)
-        if found is None:
-            kept.append(record)
-        else:
-            excluded.append(Excluded(record.folder, record.variant, record.seed, tuple(found[0]), found[1].folder))
-    return [record for record in records if record in kept], excluded
-
-
-def keep_in_groups(
-    records: list[Record], group_of: Callable[[Record], tuple], reasons: Reasons
-) -> tuple[list[Record], list[Excluded]]:
-    """`keep_largest` in every group."""
-    groups: dict[tuple, list[Record]] = defaultdict(list)
-    for record in records:
-        groups[group_of(record)].append(record)
-    found = [keep_largest(group, reasons) for group in groups.values()]
-    kept = [record for group, _ in found for record in group]
-    return [r for r in records if r in kept], [out for _, excluded in found for out in excluded]
-
-
 def drop_repeats(records: list[Record]) -> tuple[list[Record], list[Excluded]]:
     """Each seed and fold of a variant once: the run whose folder has the plain name, `seed<k>`, else the first."""
     plain_first = sorted(records, key=lambda record: record.run.folder.name != f"seed{record.seed}")
@@ -245,27 +202,22 @@ def drop_repeats(records: list[Record]) -> tuple[list[Record], list[Excluded]]:
 
 
 def drop_odd_folds(records: list[Record]) -> tuple[list[Record], list[Excluded]]:
-    """The seeds that have the same folds, the folds that most seeds have."""
+    """The seeds that have the same folds as the reference, which comes first."""
     folds: dict[tuple, set] = defaultdict(set)
     for record in records:
         folds[record.variant, record.seed].add(record.fold)
-    sets = [frozenset(found) for found in folds.values()]
-    wanted = max(sets, key=sets.count, default=frozenset())
-    odd = {key: found for key, found in folds.items() if found != wanted}
-    excluded = [
-        Excluded(
-            r.folder,
-            r.variant,
-            r.seed,
-            (f"folds: seed {r.seed} has {listed(odd[r.variant, r.seed])}, not {listed(wanted)}",),
-        )
-        for r in records
-        if (r.variant, r.seed) in odd
-    ]
-    return [record for record in records if (record.variant, record.seed) not in odd], excluded
+    wanted = next(iter(folds.values()), set())
+    kept, excluded = [], []
+    for record in records:
+        if (found := folds[record.variant, record.seed]) == wanted:
+            kept.append(record)
+        else:
+            reason = f"folds: seed {record.seed} has {listed(found)}, not {listed(wanted)}"
+            excluded.append(Excluded(record.folder, record.variant, record.seed, (reason,)))
+    return kept, excluded
 
 
-def listed(folds: set | frozenset) -> str:
+def listed(folds: set) -> str:
     return ", ".join(map(str, sorted(folds))) if folds - {None} else "none"
 
 

@@ -7,8 +7,9 @@ runs/<experiment>/<cell>/seed<k>/
   data.json           fingerprint of the data's bytes, sizes and members of the splits, the data spec
   metrics.csv         losses and metrics over training, see metrics_log.py
   results.json        final metrics and costs: see `Results`; written last
-  predictions.npz     for every test sample its `key`, `sample` (a hash of the key, ascending) and `target`, and what was
-                      predicted: the class `predicted`, or `scores` (samples, classes)
+  predictions.npz     for every test sample its `key`, `sample` (a hash of the key, ascending) and `target`, what was
+                      predicted: the class `predicted`, or `scores` (samples, classes); and its `cluster`, where the data
+                      have clusters of several samples
   predictions.json    for detection instead: the detections in the test images, in COCO's results format
   checkpoints/        last.ckpt, the one before it as previous.ckpt, best.ckpt, with their digests, see checkpoints.py
   wandb/              W&B's files

@@ -21,7 +21,7 @@ LAYERS = (
     ("datamodules",),
     ("datamodules.declared",),
     ("src.config", "src.backbones", "src.optim", "src.metrics"),
-    ("src.runs",),
+    ("src.runs", "src.stats"),
     ("src.training", "src.suites"),
     ("src.tasks",),
     ("src.report", "src.pictures"),

@@ -25,17 +25,23 @@ def make_run(
     config: dict | None = None,
     results: dict | None = None,
     data: dict | None = None,
+    environment: dict | None = None,
+    cluster_size: int = 1,
     rows: int = 30,
 ) -> Path:
-    """A finished run whose predictions are right with probability `quality`, on test samples that all runs share."""
+    """A finished run whose predictions are right with probability `quality`, on test samples that all runs share; the
+    samples of a cluster have the same predictions."""
     folder = root / experiment / cell / f"seed{seed}"
     folder.mkdir(parents=True)
     shared, own = np.random.default_rng(0), np.random.default_rng([seed, *cell.encode()])
     sample = np.sort(shared.integers(2**62, size=samples))
     if task == "single_label":
         target = shared.integers(len(CLASSES), size=samples)
-        predicted = np.where(own.random(samples) < quality, target, own.integers(len(CLASSES), size=samples))
-        np.savez(folder / "predictions.npz", sample=sample, target=target, predicted=predicted)
+        cluster = np.arange(samples) // cluster_size
+        right = own.random(samples)[cluster] < quality
+        predicted = np.where(right, target, own.integers(len(CLASSES), size=samples))
+        names = {"cluster": cluster.astype(np.str_)} if cluster_size > 1 else {}
+        np.savez(folder / "predictions.npz", sample=sample, target=target, predicted=predicted, **names)
         metrics = {"loss": 2 * (1 - quality), "top1": float((predicted == target).mean())}
     else:
         target = (shared.random((samples, len(CLASSES))) < 0.2).astype(np.int64)
@@ -60,7 +66,7 @@ def make_run(
         place[last] = value
     (folder / "config.yaml").write_text(yaml.safe_dump(options))
     write(folder / "data.json", {**made_up_data(task), **(data or {})})
-    write(folder / "environment.json", made_up_environment())
+    write(folder / "environment.json", {**made_up_environment(), **(environment or {})})
     kept = {"val": {**metrics, "samples": 100}, "test": {**metrics, "samples": samples}}
     costs = {"parameters": 1000 * len(cell), "flops_per_example": 10**6 * len(cell), "train_samples_per_second": 100.0}
     costs |= {"peak_memory": {"bytes": 10**9, "of": "process"}, "wall_time_seconds": 60.0 + seed, "energy_joules": None}

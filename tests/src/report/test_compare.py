@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import src.fit as fit
 from datamodules import UserError
 from src.report.comparison import compare_runs
 from src.runs.folder import find_runs
+from src.stats.intervals import of_table
 from tests.support import DIGITS
 from tests.support.run_folders import make_run
 
@@ -62,9 +64,16 @@ def test_cells_have_the_mean_of_their_runs_with_an_interval_and_costs(runs, caps
         folders = [runs / "digits" / row["cell"] / f"seed{seed}" for seed in (0, 1)]
         results = [json.loads((folder / "results.json").read_text()) for folder in folders]
         values = [r["metrics"]["test"]["top1"] for r in results]
-        wanted = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+        right = []
+        for folder in folders:
+            with np.load(folder / "predictions.npz") as kept:
+                right.append(kept["predicted"] == kept["target"])
+        wanted = of_table(np.array(right, dtype=float))
         found = [row[name] for name in ("top1", "top1_low", "top1_high")]
         assert found == pytest.approx([np.mean(values), wanted.low, wanted.high])
+        losses = [r["metrics"]["test"]["loss"] for r in results]  # which samples do not tell
+        limits = stats.ttest_1samp(losses, 0).confidence_interval(0.95)
+        assert [row["loss_low"], row["loss_high"]] == pytest.approx([limits.low, limits.high])
         assert (row["seeds"], row["parameters"]) == (2, results[0]["parameters"])
         assert row["train_samples_per_second"] == np.mean([r["train_samples_per_second"] for r in results])
         assert row["peak_memory_bytes"] == np.mean([r["peak_memory"]["bytes"] for r in results])
@@ -75,32 +84,91 @@ def test_cells_have_the_mean_of_their_runs_with_an_interval_and_costs(runs, caps
 
 
 def test_differences_pair_equal_seeds_and_equal_samples(many):
-    comparison = compare_runs(find_runs([many]), against="good")
-    values = {}
+    comparison = compare_runs(find_runs([many]), reference="good")
+    values, right = {}, {}
     for record in comparison.records:
         values[record.variant[1], record.seed] = record.metrics("test")["top1"]
-    found = comparison.by_seed[0, 1]  # bad - good
-    differences = [values["bad", seed] - values["good", seed] for seed in (0, 1)]
-    assert (found.mean, found.n) == (pytest.approx(np.mean(differences)), 2)
-    over_samples = comparison.by_sample[0, 1]
-    assert over_samples.mean == pytest.approx(np.mean(differences))  # the two seeds that both have
-    assert over_samples.low < found.mean < over_samples.high < -0.25
-    assert comparison.by_sample[1, 0].low == -over_samples.high
+        right[record.variant[1], record.seed] = record.predictions["predicted"] == record.predictions["target"]
+    found = comparison.pairs[0, 1]  # bad - good
+    differences = [values["bad", seed] - values["good", seed] for seed in (0, 1)]  # the seeds that both have
+    wanted = of_table(np.array([right["bad", seed] * 1.0 - right["good", seed] for seed in (0, 1)]))
+    assert (found.mean, found.seeds, found.clusters) == (pytest.approx(np.mean(differences)), 2, 500)
+    assert (found.low, found.high) == (pytest.approx(wanted.low), pytest.approx(wanted.high))
+    assert comparison.pairs[1, 0].low == -found.high
     row = comparison.frame().iloc[0]
-    assert (row["against"], row["difference_seeds"]) == ("good", found.mean)
-    assert row["difference_samples_high"] == over_samples.high
+    assert (row["reference"], row["difference"], row["difference_high"]) == ("good", found.mean, found.high)
+    assert (row["verdict"], row["rank_first"], row["rank_last"]) == ("worse", 2, 2)
 
 
-def test_differences_over_samples_need_predictions_of_the_same_samples(many, tmp_path):
+def test_clusters_of_samples_are_taken_whole_also_of_runs_that_did_not_record_them(tmp_path):
+    for cell, quality in (("a", 0.8), ("b", 0.7)):
+        for seed in range(3):
+            make_run(tmp_path, cell, seed, quality, cluster_size=20)
+    with_all = compare_runs(find_runs([tmp_path])).pairs[0, 1]
+    assert (with_all.clusters, with_all.seeds) == (25, 3)
+    for path in sorted(tmp_path.rglob("predictions.npz"))[1:]:
+        with np.load(path) as file:
+            np.savez(path, **{name: array for name, array in dict(file).items() if name != "cluster"})
+    assert compare_runs(find_runs([tmp_path])).pairs[0, 1] == with_all
+    first = sorted(tmp_path.rglob("predictions.npz"))[0]
+    with np.load(first) as file:
+        np.savez(first, **{name: array for name, array in dict(file).items() if name != "cluster"})
+    each = compare_runs(find_runs([tmp_path])).pairs[0, 1]
+    assert each.clusters == 500
+    assert each.half < with_all.half
+
+
+def test_without_predictions_of_the_same_samples_intervals_are_over_seeds_alone_and_say_so(many, tmp_path, capsys):
     shutil.copytree(many, tmp_path / "runs")
     path = tmp_path / "runs" / "made_up" / "bad" / "seed0" / "predictions.npz"
     with np.load(path) as file:
         kept = dict(file)
     np.savez(path, **{**kept, "sample": kept["sample"] + 1})
-    assert compare_runs(find_runs([tmp_path / "runs"])).by_sample == {}
+    found = compare_runs(find_runs([tmp_path / "runs"])).pairs[0, 1]
+    assert (found.seeds, found.clusters) == (2, 0)
     path.unlink()
-    comparison = compare_runs(find_runs([tmp_path / "runs"]))
-    assert (len(comparison.by_seed), comparison.by_sample) == (2, {})
+    comparison = compare.main([str(tmp_path / "runs")])
+    assert comparison.pairs[0, 1].clusters == 0
+    assert "not all runs kept predictions of the same samples" in capsys.readouterr().out
+
+
+def test_one_seed_says_what_cannot_be_known(tmp_path, capsys):
+    make_run(tmp_path, "good", 0, quality=0.99)
+    make_run(tmp_path, "bad", 0, quality=0.1)
+    comparison = compare.main([str(tmp_path)])
+    assert {verdict.text for verdict in comparison.verdicts.values()} == {"not separable (one seed)"}
+    shown = capsys.readouterr().out
+    assert "One seed (bad, good): its interval is of this trained model alone" in shown
+    assert "From the best: good = bad" in shown
+
+
+def test_verdicts_ranks_and_claims_stand_under_the_table_and_in_every_file(many, tmp_path, capsys):
+    for seed in range(3):
+        make_run(tmp_path / "runs", "best", seed, quality=0.95)
+        make_run(tmp_path / "runs", "alike", seed, quality=0.95)
+        make_run(tmp_path / "runs", "bad", seed, quality=0.5)
+    claims = tmp_path / "claims.txt"
+    claims.write_text("best > bad\nbad > alike on top1\nbest > alike\nbest > gone\n")
+    table, page = tmp_path / "table.csv", tmp_path / "page.html"
+    options = ["--reference", "best", "--claims", str(claims), "--csv", str(table), "--html", str(page)]
+    comparison = compare.main([str(tmp_path / "runs"), *options])
+    shown = capsys.readouterr().out
+    assert re.search(r"bad .* worse .* 3 ", shown)
+    assert re.search(r"From the best: (best = alike|alike = best), bad", shown)
+    assert "To separate alike from best: " in shown
+    lines = [judged.line for judged in comparison.claims]
+    assert [judged.word for judged in comparison.claims] == ["shown", "refuted", "not separable", "not judged"]
+    assert all(f"Claim {line}" in shown for line in lines)
+    assert all(escape(line) in page.read_text() for line in lines)
+    cells, pairs, judged = (pd.read_csv(tmp_path / f"table_{name}.csv") for name in ("cells", "pairs", "claims"))
+    assert cells["verdict"].fillna("-").tolist() == ["not separable", "worse", "-"]
+    assert pairs[["first", "second", "verdict"]].to_numpy().tolist() == [
+        ["alike", "bad", "better"],
+        ["alike", "best", "not separable"],
+        ["bad", "best", "worse"],
+    ]
+    assert judged["verdict"].tolist() == ["shown", "refuted", "not separable", "not judged"]
+    assert compare.main([str(tmp_path / "runs"), "--claims", "best > bad"]).claims[0].word == "shown"
 
 
 def test_folds_are_averaged_before_seeds_are(tmp_path):
@@ -115,7 +183,7 @@ def test_folds_are_averaged_before_seeds_are(tmp_path):
     values = cell.values["top1"]
     assert (cell.label, len(values)) == ("a", 4)
     found = cell.interval("top1")
-    assert (found.n, found.mean) == (2, pytest.approx(np.mean(list(values.values()))))
+    assert (found.seeds, found.mean) == (2, pytest.approx(np.mean(list(values.values()))))
 
 
 def test_the_published_value_of_the_final_version_stands_beside_with_the_gap(tmp_path, capsys):
@@ -224,8 +292,8 @@ def test_mistakes_are_named(runs, tmp_path):
         compare.main([str(tmp_path / "nowhere")])
     with pytest.raises(UserError, match="no runs given"):
         compare.main([])
-    with pytest.raises(UserError, match="--against smal: no comparable variant has this name: did you mean small"):
-        compare.main([str(runs), "--against", "smal"])
+    with pytest.raises(UserError, match="--reference smal: no variant has this name: did you mean small"):
+        compare.main([str(runs), "--reference", "smal"])
     with pytest.raises(UserError, match="give ENTITY/PROJECT"):
         compare.main(["--from-wandb", "project"])
 

@@ -81,9 +81,9 @@ def test_page_of_60_runs_opens_in_under_2_seconds_and_is_under_3_mb(browser, pag
 @needs_browser
 def test_choices_redraw_the_page(browser, pages):
     show(browser, pages["many"], 1280, 900)
-    first = browser.find_element(By.CSS_SELECTOR, "[data-row='1'][data-kind='seeds']")
+    first = browser.find_element(By.CSS_SELECTOR, "[data-row='1'][data-kind='difference']")
     assert "±" in first.text
-    browser.find_element(By.CSS_SELECTOR, "#against option[value='1']").click()
+    browser.find_element(By.CSS_SELECTOR, "#reference option[value='1']").click()
     assert first.text == "-"
     before = browser.find_element(By.ID, "curve-chart").get_attribute("innerHTML")
     browser.find_element(By.CSS_SELECTOR, "#curve option[value='train/loss']").click()

@@ -9,6 +9,7 @@ import yaml
 
 import src.fit as fit
 from datamodules import BadSampleError
+from src.report.comparison import compare_runs
 from src.report.records import Record
 from src.report.rules import Budget, split_runs
 from src.runs.folder import Run, find_runs
@@ -17,12 +18,20 @@ from tests.support.run_folders import make_run
 from tests.support.shards import as_of_format_1
 
 
-def sorted_out(*folders: Path, any_budget: bool = False) -> tuple[list[str], dict[str, str]]:
+def sorted_out(
+    *folders: Path, any_budget: bool = False, reference: str | None = None
+) -> tuple[list[str], dict[str, str]]:
     """Names of the kept runs, and of the others with their reasons."""
-    kept, excluded = split_runs([Record.of(run) for run in find_runs(list(folders))], "test", any_budget)
+    kept, excluded = split_runs([Record.of(run) for run in find_runs(list(folders))], "test", any_budget, reference)
     return [name_of(record.folder) for record in kept], {
         name_of(out.folder): "; ".join(out.reasons) for out in excluded
     }
+
+
+def rows(*folders: Path) -> dict[str, list[int]]:
+    """The rows of the table with the seeds of their runs."""
+    variants = compare_runs(find_runs(list(folders)), any_budget=True).variants
+    return {variant.label: [record.seed for record in variant.records] for variant in variants}
 
 
 def name_of(folder: str) -> str:
@@ -52,7 +61,7 @@ def reference(furniture, tmp_path_factory) -> Path:
 def test_an_equal_pair_is_compared_also_from_another_folder_and_with_other_workers(reference, furniture, tmp_path):
     shutil.copytree(furniture, tmp_path / "copy")
     equal = train(tmp_path / "copy", tmp_path / "runs", "equal", "--data.num_workers", "1")
-    assert sorted_out(reference, equal) == (["reference/seed0", "equal/seed0"], {})
+    assert sorted_out(reference, equal) == (["equal/seed0", "reference/seed0"], {})
 
 
 def test_one_byte_of_a_shard_is_caught(reference, furniture, tmp_path):
@@ -65,7 +74,7 @@ def test_one_byte_of_a_shard_is_caught(reference, furniture, tmp_path):
     with pytest.raises(BadSampleError, match="CRC-32"):
         train(tmp_path / "copy", tmp_path / "runs", "damaged")
     as_of_format_1(tmp_path / "copy")  # which has no checksums
-    kept, out = sorted_out(reference, train(tmp_path / "copy", tmp_path / "runs", "other"))
+    kept, out = sorted_out(reference, train(tmp_path / "copy", tmp_path / "runs", "other"), reference="reference")
     assert kept == ["reference/seed0"]
     assert "data: bytes with fingerprint" in out["other/seed0"]
 
@@ -81,7 +90,7 @@ def test_one_byte_of_a_shard_is_caught(reference, furniture, tmp_path):
     ],
 )
 def test_another_split_budget_and_sample_count_is_caught(reference, furniture, tmp_path, options, said):
-    kept, out = sorted_out(reference, train(furniture, tmp_path, "other", *options))
+    kept, out = sorted_out(reference, train(furniture, tmp_path, "other", *options), reference="reference")
     assert kept == ["reference/seed0"]
     assert said in out["other/seed0"]
 
@@ -122,14 +131,13 @@ def test_any_budget_lets_cells_differ_but_not_the_seeds_of_one(tmp_path):
     make_run(tmp_path, "b", 0, steps=200)
     assert sorted_out(tmp_path, any_budget=True)[1] == {}
     make_run(tmp_path, "b", 1, steps=300)
-    assert "config: differs from the other seeds of its variant" in sorted_out(tmp_path, any_budget=True)[1]["b/seed1"]
+    assert rows(tmp_path) == {"a": [0], "b": [0], "b (max_steps 300)": [1]}
 
 
 def test_runs_that_their_time_ended_have_that_time_as_budget(tmp_path):
     limited = {"trainer.max_time": "00:01:00:00", "trainer.max_steps": -1, "trainer.max_epochs": None}
     make_run(tmp_path, "a", 0, steps=100, config=limited)
     make_run(tmp_path, "c", 0, steps=100)
-    assert "budget" in sorted_out(tmp_path)[1]["c/seed0"]
     make_run(tmp_path, "b", 0, steps=700, config=limited)
     assert sorted_out(tmp_path)[1].keys() == {"c/seed0"}
     path = tmp_path / "made_up" / "b" / "seed0" / "environment.json"
@@ -145,54 +153,64 @@ def test_another_metric_definition_is_caught_and_an_older_run_without_one_is_not
     assert sorted_out(tmp_path)[1] == {"c/seed0": "metric: two, not one"}
 
 
-def test_the_largest_set_that_agrees_is_kept_and_of_equal_ones_the_first(tmp_path):
+def test_the_reference_decides_what_is_compared_however_few_agree_with_it(tmp_path):
     make_run(tmp_path, "a", 0, data={"fingerprint": "b" * 64})
-    make_run(tmp_path, "b", 0)
+    for cell in ("b", "c", "d"):
+        make_run(tmp_path, cell, 0)
     assert sorted_out(tmp_path)[0] == ["a/seed0"]
-    make_run(tmp_path, "c", 0)
-    assert sorted_out(tmp_path)[0] == ["b/seed0", "c/seed0"]
+    kept, out = sorted_out(tmp_path, reference="c")
+    assert (sorted(kept), list(out)) == (["b/seed0", "c/seed0", "d/seed0"], ["a/seed0"])
 
 
-def test_seeds_of_a_cell_need_equal_configs_but_for_what_is_made_of_the_seed(tmp_path):
+def test_a_suite_names_its_first_variant_and_order(tmp_path):
+    for position, cell in enumerate(("z", "a")):
+        suite = {"name": "s", "source": "none", "position": position, "published": {}}
+        make_run(tmp_path, cell, 0, results={"suite": suite}, data={"fingerprint": cell * 64})
+    assert sorted_out(tmp_path)[0] == ["z/seed0"]
+
+
+def test_seeds_of_a_variant_with_other_options_are_a_row_of_their_own_and_what_is_made_of_the_seed_is_none(tmp_path):
     for seed in range(3):
         root = tmp_path / f"runs{seed}"
         weights = {"model.init_args.weights": f"{root}/half/seed{seed}", "data.init_args.mask_seed": seed}
         where = {"data.init_args.num_workers": seed, "trainer.devices": seed, "trainer.enable_checkpointing": seed > 1}
-        make_run(root, "a", seed, config=weights | where)
+        make_run(root, "a", seed, config=weights | where | {"trainer.log_every_n_steps": seed + 1})
+    assert rows(tmp_path) == {"a": [0, 1, 2]}
+    for seed in (3, 4, 5):
+        make_run(root, "a", seed, config={**weights, "data.init_args.mask_seed": 3, "model.init_args.lr": 0.1})
+    assert rows(tmp_path) == {"a": [0, 1, 2], "a (lr 0.1)": [3], "a (lr 0.1 and 1 more)": [4, 5]}
     assert sorted_out(tmp_path)[1] == {}
-    make_run(root, "a", 3, config={**weights, "data.init_args.mask_seed": 3, "model.init_args.lr": 0.1})
-    (reason,) = sorted_out(tmp_path)[1].values()
-    assert reason == (
-        "config: differs from the other seeds of its variant (model.init_args.lr 0.1, not 0.01 and 1 more)"
-    )
 
 
-def test_seeds_of_a_cell_need_equal_batches_even_where_they_trained_on_as_many_samples(tmp_path):
+def test_rows_need_equal_batches_even_where_they_trained_on_as_many_samples(tmp_path):
     make_run(tmp_path, "a", 0, steps=120, config={"data.init_args.batch_size": 64})
     make_run(tmp_path, "a", 1, steps=240, config={"data.init_args.batch_size": 32})
-    assert "data.init_args.batch_size 32, not 64" in sorted_out(tmp_path)[1]["a/seed1"]
+    assert list(rows(tmp_path)) == ["a", "a (batch_size 32 and 1 more)"]
 
 
-def test_the_difference_of_configs_is_told_without_the_options_of_another_class(tmp_path):
+def test_options_of_another_class_are_not_told(tmp_path):
     for seed in range(2):
         make_run(tmp_path, "a", seed)
     make_run(tmp_path, "a", 2, config={"model.class_path": "src.tasks.LinearProbe", "model.init_args.lr": 0.5})
-    _, (out,) = split_runs([Record.of(run) for run in find_runs([tmp_path])], "test")
-    assert out.changes == {"model.class_path": ("src.tasks.LinearProbe", "src.tasks.Classification")}
-    assert name_of(out.reference) == "a/seed0"
+    assert list(rows(tmp_path)) == ["a", "a (class_path src.tasks.LinearProbe)"]
 
 
 def test_an_option_that_happens_to_equal_the_seed_is_a_difference(tmp_path):
     for seed in (1, 2):
         make_run(tmp_path, "a", seed, config={"model.init_args.depth": seed})
-    assert "model.init_args.depth 2, not 1" in sorted_out(tmp_path)[1]["a/seed2"]
+    assert list(rows(tmp_path)) == ["a", "a (depth 2)"]
 
 
 def test_an_option_that_one_seed_alone_has_is_a_difference(tmp_path):
     make_run(tmp_path, "a", 0)
     make_run(tmp_path, "a", 1, config={"model.init_args.dropout": 0.1})
-    said = "config: differs from the other seeds of its variant (model.init_args.dropout 0.1, not (absent))"
-    assert sorted_out(tmp_path)[1] == {"a/seed1": said}
+    assert list(rows(tmp_path)) == ["a", "a (dropout 0.1)"]
+
+
+def test_equal_names_of_two_experiments_are_told_apart(tmp_path):
+    for experiment in ("one", "two"):
+        make_run(tmp_path, "a", 0, experiment=experiment)
+    assert rows(tmp_path) == {"one/a": [0], "two/a": [0]}
 
 
 def test_a_run_of_another_cell_is_shown_with_all_that_differs_but_the_model(tmp_path):

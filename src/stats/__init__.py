@@ -1,0 +1,1 @@
+"""Inference about differences between variants: estimates, tables of scores, verdicts, claims."""
