@@ -70,7 +70,7 @@ def recorded(record: Record) -> dict[tuple[Kind, str], Any]:
         ("costs fairness", "commit"): (where["git"]["commit"] or ABSENT)[:12],
         ("costs fairness", "uncommitted changes"): bool(where["git"]["dirty"]),
         ("costs fairness", "hardware"): record.hardware,
-        ("costs fairness", "CUDA"): where["cuda"] if where["gpus"] else ABSENT,
+        ("costs fairness", "CUDA"): (where["gpus"] and where["cuda"]) or ABSENT,
         ("costs fairness", "skipped samples"): results.bad_samples,
         ("costs fairness", "training steps"): results.steps,
         ("harmless", "python"): where["python"],

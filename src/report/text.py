@@ -17,7 +17,7 @@ from .terminal import WIDE, Column, print_table, say
 CHANGES_SHOWN = 4  # of a config; the page has all
 LINES_SHOWN = 8  # of one class of differences
 # The rank of columns that are not always shown in the terminal
-RANKS = {"rank": 1, "budget": 2, "published": 3, "gap": 4, "parameters": 5, "train_samples_per_second": 6}
+RANKS = {"verdict": 1, "rank": 7, "budget": 2, "published": 3, "gap": 4, "parameters": 5, "train_samples_per_second": 6}
 RANKS |= dict.fromkeys(("flops_per_example", "peak_memory_bytes", "wall_time_seconds", "energy_joules"), WIDE)
 
 
@@ -160,7 +160,10 @@ def print_comparison(comparison: Comparison, wide: bool = False) -> None:
     """
     say(comparison.summary, "italic", wrap=True)
     found = [replace(c, rank=RANKS.get(c.key, 0), name=c.key == "cell") for c in columns(comparison)]
+    found = [replace(c, heading=c.key) if c.key == "difference" else c for c in found]  # its reference has a line
     hidden = print_table(found, wide)
+    if len(comparison.variants) > 1:
+        say(f"Differences are from {comparison.variants[comparison.reference].label}", wrap=True)
     for note in notes(comparison):
         say(note, wrap=True)
     for line in differing_lines(comparison):

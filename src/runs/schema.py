@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Annotated, Any, TypedDict, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -131,12 +132,18 @@ def problem(value: Any, hint: Any, name: str = "") -> str | None:
     return wrong if not fits or (isinstance(value, bool) and hint is not bool) else None
 
 
+@cache
+def hints_of(hint: Any) -> dict[str, Any]:
+    """The types of a class's fields."""
+    return get_type_hints(hint, include_extras=True)
+
+
 def keys_problem(value: dict, hint: Any, name: str) -> str | None:
     """The first key that is missing, or whose value is wrong."""
     optional = set(getattr(hint, "__optional_keys__", ()))
     if is_dataclass(hint):
         optional = {f.name for f in fields(hint) if f.default is not MISSING or f.default_factory is not MISSING}
-    for key, each in get_type_hints(hint, include_extras=True).items():
+    for key, each in hints_of(hint).items():
         if key not in value:
             if key not in optional:
                 return f"{name} has no {key!r}".lstrip()

@@ -75,17 +75,11 @@ def test_what_people_look_at_is_shown_first_and_the_rest_is_named(tmp_path, monk
     first = {"cell", "seed", "seeds", "top1", "difference", "parameters", "samples/s"}
     assert first <= heading_words(shown)
     assert not {"FLOPs", "memory", "loss"} & heading_words(shown)
-    assert "Not shown: difference over samples, FLOPs, memory, time: --wide shows all columns" in shown
+    assert "Not shown: rank, FLOPs, memory, time: --wide shows all columns" in shown
     compare.main([folder, "--wide"])
     wide = capsys.readouterr().out
     assert first | {"FLOPs", "memory", "time", "loss", "modalities"} <= heading_words(wide)
     assert "Not shown" not in wide
-
-
-def test_where_there_is_one_seed_the_interval_over_samples_stays(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "80")
-    compare.main([str(make_runs(tmp_path, NAMES, seeds=1))])
-    assert "difference over samples" not in capsys.readouterr().out.partition("Not shown")[2]
 
 
 def test_columns_of_the_highest_rank_go_first_and_those_of_rank_0_stay(monkeypatch, capsys):
