@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from ..core.datamodule import SplitName
+from ..storage.shards import ShardReader
 from . import compose_garments_spoken
 from .composed import ComposedClips
 from .windows import AudioWindow, VideoWindow
@@ -30,13 +31,13 @@ class GarmentsSpoken(ComposedClips):
         video = VideoWindow(frames, compose_garments_spoken.FPS, side, side)
         audio = AudioWindow(compose_garments_spoken.SAMPLES, compose_garments_spoken.RATE)
         super().__init__(video, audio, compose_garments_spoken.CLASSES, data_dir, **kwargs)
-        self._garments: dict[str, dict[str, str]] = {}  # by split
+        self._stored: dict[str, tuple[ShardReader, dict[str, int]]] = {}  # by split: clips and their places
 
     def cluster(self, key: str) -> str:
         """The picture of the garment: several clips show it."""
         split = key.partition("-")[0]
-        if split not in self._garments:
+        if split not in self._stored:
             reader = self.reader(cast("SplitName", split))
-            samples = (reader.read(number, only=("json",)) for number in range(len(reader.keys)))
-            self._garments[split] = {sample.key: str(sample.metadata()["garment"]) for sample in samples}
-        return self._garments[split][key]
+            self._stored[split] = reader, {name: number for number, name in enumerate(reader.keys)}
+        reader, places = self._stored[split]
+        return str(reader.read(places[key], only=("json",)).metadata().get("garment", key))

@@ -102,7 +102,7 @@ class Furniture(PointClouds):
     def catalogues(self) -> dict[str, str]:
         reader = self.reader("all")
         samples = (reader.read(number, only=("json",)) for number in range(len(reader.keys)))
-        return {sample.key: str(sample.metadata()["catalogue"]) for sample in samples}
+        return {sample.key: str(sample.metadata().get("catalogue", sample.key)) for sample in samples}
 
     def cluster(self, key: str) -> str:
         """The catalogue: its shapes were made by few hands."""

@@ -74,6 +74,12 @@ def test_test_prompts_and_garments_are_never_in_training(folder):
     assert not names["train"] & names["val"]
 
 
+def test_clips_of_one_garment_are_a_cluster(folder):
+    data = make(folder)
+    keys = list(data.split("test").keys)
+    assert [data.cluster(key) for key in keys] == [str(about["garment"]) for about in abouts(folder, "test")]
+
+
 def test_the_seed_decides_what_is_composed(parts, folder, tmp_path):
     compose_garments_spoken.prepare(options(parts, tmp_path / "again"))
     compose_garments_spoken.prepare(options(parts, tmp_path / "other", seed=1))

@@ -124,6 +124,11 @@ def test_five_folds_test_every_shape_once_and_share_nothing(folder, labels, expe
     assert len(tested) == len(set(tested)) == expected
 
 
+def test_the_shapes_of_a_catalogue_are_a_cluster(folder):
+    data = make(folder)
+    assert {data.cluster(key) for key in data.split("test").keys} == {"test.sh3f"}
+
+
 def test_folds_are_fixed_and_dealt_anew_by_their_seed(folder):
     keys = [make(folder, fold=1, fold_seed=seed).split("test").keys for seed in (0, 0, 1)]
     assert keys[0] == keys[1] != keys[2]

@@ -9,11 +9,12 @@ import pytest
 import soundfile
 import torch
 
-from datamodules import UserError
+from datamodules import Digits, UserError
 from datamodules.sounds import prepare_language_id
 from datamodules.sounds.language_id import LANGUAGES, SAMPLES, LanguageId
 from datamodules.sounds.sound import sound_window
 from datamodules.storage import shards
+from src.api import with_clusters
 
 PROMPTS = [f"digits/{n}" for n in range(12)] + [f"vm-{n}" for n in range(12)]
 
@@ -82,6 +83,16 @@ def test_every_prompt_is_there_once_per_language_and_faults_are_counted(folder):
     unreadable = sorted(reason for entry in entries for reason in entry["reasons"]["unreadable"])
     assert unreadable[0].startswith("fr/broken cannot be decoded")
     assert unreadable[1] == "ru/fast has 1 channels at 16000 Hz, expected one at 8000 Hz"
+
+
+def test_predictions_keep_the_prompt_as_cluster_in_whatever_language(folder):
+    data = LanguageId(str(folder))
+    keys = sorted(data.split("train").keys)
+    kept = with_clusters({"key": np.array(keys)}, data)["cluster"].tolist()
+    assert kept == [key.partition("/")[2] for key in keys]
+    assert len(set(kept)) < len(keys)
+    assert with_clusters({"key": np.array(["a", "b"])}, Digits()).keys() == {"key"}  # every sample is its own
+    assert with_clusters([{"image_id": 1}], data) == [{"image_id": 1}]
 
 
 def test_samples_have_their_language_and_their_own_sound(folder):
