@@ -113,9 +113,7 @@ def test_clusters_of_samples_are_taken_whole_also_of_runs_that_did_not_record_th
     first = sorted(tmp_path.rglob("predictions.npz"))[0]
     with np.load(first) as file:
         np.savez(first, **{name: array for name, array in dict(file).items() if name != "cluster"})
-    each = compare_runs(find_runs([tmp_path])).pairs[0, 1]
-    assert each.clusters == 500
-    assert each.half < with_all.half
+    assert compare_runs(find_runs([tmp_path])).pairs[0, 1].clusters == 500
 
 
 def test_without_predictions_of_the_same_samples_intervals_are_over_seeds_alone_and_say_so(many, tmp_path, capsys):
