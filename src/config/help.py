@@ -74,13 +74,10 @@ def listing() -> Iterator[str]:
         for path in sorted(folder.glob("*.yaml")):
             comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
             yield line_of(path.stem, " ".join(comments[1:]))
-    for title, package in (
-        ("data sets", "datamodules"),
-        ("tasks", f"{NAME}.tasks"),
-        ("backbones", f"{NAME}.backbones"),
-    ):
+    places = {"data sets": ("datamodules",), "tasks and backbones": (f"{NAME}.tasks", f"{NAME}.backbones")}
+    for title, packages in places.items():
         yield f"{title}:"
-        for name, kind in choices(package).items():
+        for name, kind in (item for package in packages for item in choices(package).items()):
             yield line_of(name, inspect.getdoc(kind) or "")
 
 
