@@ -91,10 +91,12 @@ def list_images(content: dict) -> list[dict[str, Any]]:
 
 
 def read_object(annotation: dict) -> dict[str, Any]:
-    """Converts an annotation: the box becomes x0, y0, x1, y1; the segmentation stays as it is (polygons, RLE or None)."""
+    """Converts an annotation: bbox stays x, y, width, height; box is x0, y0, x1, y1; the segmentation stays as it is
+    (polygons, RLE or None)."""
     x, y, width, height = map(float, annotation["bbox"])
     return {
         "id": annotation["id"],
+        "bbox": (x, y, width, height),
         "box": (x, y, x + width, y + height),
         "category": annotation["category_id"],
         "crowd": bool(annotation.get("iscrowd", 0)),

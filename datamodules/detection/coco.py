@@ -79,7 +79,7 @@ class CocoSplit(Split):
     def annotations(self, objects: list[dict]) -> Annotations:
         """The objects as annotated, in pixels of the original image."""
         return Annotations(
-            Annotation(item["box"], self.labels[item["category"]], item["crowd"], item["area"], item["segmentation"])
+            Annotation(item["bbox"], self.labels[item["category"]], item["crowd"], item["area"], item["segmentation"])
             for item in objects
         )
 

@@ -18,14 +18,14 @@ class Annotation:
     """One object as annotated, in pixels of the original image.
 
     Args:
-        box: x0, y0, x1, y1.
+        bbox: x, y, width, height.
         label: index of the class.
         crowd: whether the object is a group of objects.
         area: area of the object.
         segmentation: polygons, COCO RLE, or None for an object that fills its box.
     """
 
-    box: tuple[float, float, float, float]
+    bbox: tuple[float, float, float, float]
     label: int
     crowd: bool
     area: float

@@ -1,105 +1,162 @@
-"""Average precision of boxes and masks as COCO defines it, in pixels of the original images, and COCO's file of results."""
+"""Average precision and recall of boxes and masks as COCO defines them, in pixels of the original images, by pycocotools."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pycocotools import mask as coco_masks
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from torch import Tensor, distributed
-from torchmetrics.detection.mean_ap import MeanAveragePrecision
 
-from datamodules.detection.masks import decode_rle
 from datamodules.detection.targets import Annotation
 
-SHARES = ("map", "map_50", "map_75", "map_small", "map_medium", "map_large")
+SIZES = ("small", "medium", "large")
+# in the order of COCOeval's statistics
+STATISTICS = (
+    *("map", "map_50", "map_75", *(f"map_{size}" for size in SIZES)),
+    *("mar_1", "mar_10", "mar_100", *(f"mar_{size}" for size in SIZES)),
+)
+Kind = Literal["bbox", "segm"]
+KINDS: dict[Kind, str] = {"bbox": "", "segm": "segm_"}  # of COCO: boxes and masks, and the prefix of their metrics
 
 
-class DetectionMetrics(MeanAveragePrecision):
-    """torchmetrics' AP, exact on any number of ranks; pycocotools computes it.
+@dataclass(frozen=True)
+class Image:
+    """An image with its annotated and its detected objects, in COCO's format but for category_id, which is the label."""
+
+    id: int
+    size: tuple[int, int]
+    annotated: list[dict[str, Any]]
+    detected: list[dict[str, Any]]
+
+
+class DetectionMetrics:
+    """COCO's statistics of boxes and masks, computed by pycocotools, the same on any number of ranks.
 
     map (mean over IoU 0.50 to 0.95), map_50, map_75, and map_small, map_medium, map_large of objects below 32 x 32 pixels, up
-    to 96 x 96 and larger; the same of masks as segm_map, ...; samples. -1 where no object has the size, as in COCO. A
-    detection of an object in a crowd counts neither as right nor as wrong.
+    to 96 x 96 and larger; mar_1, mar_10, mar_100, the recall with as many detections of a class in an image, and mar_small,
+    mar_medium, mar_large; the same of masks as segm_map, ...; samples. -1 where no object has the size. A detection of an
+    object in a crowd counts neither as right nor as wrong.
     """
 
-    definition = "COCO's average precision of boxes and masks, by pycocotools"
-    image_ids: list[Tensor]
+    definition = "COCO's average precision and recall of boxes and masks, by pycocotools' COCOeval"
 
     def __init__(self) -> None:
-        super().__init__(iou_type=("bbox", "segm"))
-        self.warn_on_many_detections = False  # detectors give at most 100 an image, which is what COCO counts
-        self.add_state("image_ids", default=[], dist_reduce_fx=None)
+        self.images: list[Image] = []
 
     def update(self, found: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Any]]) -> None:
-        """found: boxes (n, 4), labels (n,) from 0, scores (n,) and masks (n, rows, columns) bool of every image, in pixels of
-        the original; targets: those of an evaluation batch, in the same order."""
-        super().update([{k: v.cpu() for k, v in f.items()} for f in found], [ground_truth(t) for t in targets])
-        self.image_ids += [target["image_id"].cpu() for target in targets]
+        """Add images.
+
+        Args:
+            found: boxes (n, 4), labels (n,) from 0, scores (n,) and masks (n, rows, columns) bool of every image, in pixels
+                of the original.
+            targets: those of an evaluation batch, in the same order.
+        """
+        for each, target in zip(found, targets, strict=True):
+            number, (height, width) = int(target["image_id"]), target["size"].tolist()
+            annotated = [annotation(item, number) for item in target["annotations"].items]
+            self.images.append(Image(number, (height, width), annotated, detections(each, number)))
 
     def compute(self) -> dict[str, Tensor]:
-        values = super().compute()
-        chosen = {f"{kind}{name}": values[f"{kind or 'bbox_'}{name}"] for kind in ("", "segm_") for name in SHARES}
-        return {**chosen, "samples": torch.tensor(len(self.image_ids))}
+        """The values by name, float64."""
+        images, values = self.of_all_ranks(), {}
+        objects = (item for image in images for item in image.annotated)
+        annotations = [{**item, "id": number} for number, item in enumerate(objects, start=1)]
+        labels = {item["category_id"] for image in images for item in (*image.annotated, *image.detected)}
+        with redirect_stdout(StringIO()):  # pycocotools reports every step
+            truth: Any = coco(images, labels, annotations)
+            for kind, prefix in KINDS.items():
+                found = results(images, kind)
+                # loadRes cannot take an empty list
+                evaluation: Any = COCOeval(truth, truth.loadRes(found) if found else coco(images, labels, []), kind)
+                evaluation.evaluate()
+                evaluation.accumulate()
+                evaluation.summarize()
+                statistics = torch.from_numpy(np.asarray(evaluation.stats))
+                values |= {f"{prefix}{name}": value for name, value in zip(STATISTICS, statistics, strict=True)}
+        return {**values, "samples": torch.tensor(len(images))}
 
-    def predictions(self, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-        """The detections of all ranks as COCO's results: image_id, category_id, bbox (x, y, width, height), score and
-        segmentation (compressed RLE). category_ids: the id of every label."""
-        with self.sync_context():
-            images = zip(
-                self.image_ids,
-                self.detection_labels,
-                self.detection_box,
-                self.detection_scores,
-                self.detection_mask,
-                strict=True,
-            )
-            return [
-                {
-                    "image_id": int(image_id),
-                    "category_id": category_ids[label],
-                    "bbox": box,
-                    "score": score,
-                    "segmentation": {"size": list(size), "counts": runs.decode()},
-                }
-                for image_id, *found, masks in images
-                for label, box, score, (size, runs) in zip(*(f.tolist() for f in found), masks, strict=True)
-            ]
+    def reset(self) -> None:
+        self.images = []
 
-    def _sync_dist(self, dist_sync_fn: object = None, process_group: Any = None) -> None:
-        """Join the lists of all ranks, whose lengths differ, in the order of the image ids, whatever the number of ranks."""
-        states = {name: getattr(self, name) for name in self._defaults}
-        ranks: list[Any] = [None] * distributed.get_world_size(process_group)
-        distributed.all_gather_object(ranks, states, group=process_group)
-        images = [row for rank in ranks for row in zip(*rank.values(), strict=True)]
-        images.sort(key=lambda row: int(row[list(states).index("image_ids")]))
-        for name, values in zip(states, zip(*images, strict=True) if images else ([] for _ in states), strict=True):
-            setattr(self, name, list(values))
+    def predictions(self, category_ids: Sequence[int]) -> dict[str, list[dict[str, Any]]]:
+        """The detections of all ranks in COCO's format of results: those of boxes as bbox and those of masks as segm.
+
+        They are two lists because pycocotools' loadRes takes the area of an object from its box wherever it has one, and
+        the area says whether a mask is small, medium or large.
+
+        Args:
+            category_ids: the id of every label.
+        """
+        images = self.of_all_ranks()
+        return {
+            kind: [{**item, "category_id": category_ids[item["category_id"]]} for item in results(images, kind)]
+            for kind in KINDS
+        }
+
+    def of_all_ranks(self) -> list[Image]:
+        """The images of all ranks by their ids, whatever the number of ranks."""
+        images = self.images
+        if distributed.is_available() and distributed.is_initialized():
+            ranks: list[Any] = [None] * distributed.get_world_size()
+            distributed.all_gather_object(ranks, images)
+            images = [image for rank in ranks for image in rank]
+        return sorted(images, key=lambda image: image.id)
 
 
-def ground_truth(target: dict[str, Any]) -> dict[str, Tensor]:
-    """The annotated objects of an image as torchmetrics takes them: boxes, labels, masks, iscrowd and area."""
-    height, width = target["size"].tolist()
-    items = target["annotations"].items
-    masks = torch.zeros(len(items), height, width, dtype=torch.uint8)
-    for mask, item in zip(masks, items, strict=True):
-        mask.copy_(torch.from_numpy(coco_mask(item, height, width)))
+def annotation(item: Annotation, image_id: int) -> dict[str, Any]:
+    """An annotated object as in an annotation file. Without segmentation it fills its box."""
+    x, y, width, height = item.bbox
+    right, bottom = x + width, y + height
     return {
-        "boxes": torch.tensor([item.box for item in items], dtype=torch.float32).reshape(-1, 4),
-        "labels": torch.tensor([item.label for item in items], dtype=torch.long),
-        "masks": masks,
-        "iscrowd": torch.tensor([item.crowd for item in items], dtype=torch.long),
-        "area": torch.tensor([item.area for item in items], dtype=torch.float32),
+        "image_id": image_id,
+        "category_id": item.label,
+        "bbox": [x, y, width, height],
+        "area": item.area,
+        "iscrowd": int(item.crowd),
+        "segmentation": item.segmentation or [[x, y, right, y, right, bottom, x, bottom]],
     }
 
 
-def coco_mask(item: Annotation, height: int, width: int) -> np.ndarray:
-    """The mask (height, width) of an object, with polygons drawn by pycocotools. Without segmentation it fills its box."""
-    x0, y0, x1, y1 = item.box
-    segmentation = item.segmentation or [[x0, y0, x1, y0, x1, y1, x0, y1]]
-    if isinstance(segmentation, list):
-        drawn: Any = coco_masks.merge(coco_masks.frPyObjects(segmentation, height, width))
-        segmentation = {"size": drawn["size"], "counts": drawn["counts"].decode()}
-    return decode_rle(segmentation)
+def detections(found: dict[str, Tensor], image_id: int) -> list[dict[str, Any]]:
+    """What was found in an image, with bbox (x, y, width, height) and segmentation (compressed RLE)."""
+    boxes = found["boxes"].cpu().double()
+    boxes = torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], dim=1)
+    masks: Any = coco_masks.encode(np.asfortranarray(found["masks"].cpu().permute(1, 2, 0).numpy().astype(np.uint8)))
+    return [
+        {
+            "image_id": image_id,
+            "category_id": label,
+            "score": score,
+            "bbox": box,
+            "segmentation": {"size": mask["size"], "counts": mask["counts"].decode()},
+        }
+        for label, score, box, mask in zip(
+            found["labels"].tolist(), found["scores"].tolist(), boxes.tolist(), masks, strict=True
+        )
+    ]
+
+
+def results(images: Iterable[Image], kind: Kind) -> list[dict[str, Any]]:
+    """The detections in some images with boxes alone (bbox) or masks alone (segm)."""
+    left_out = "segmentation" if kind == "bbox" else "bbox"
+    return [{k: v for k, v in item.items() if k != left_out} for image in images for item in image.detected]
+
+
+def coco(images: Iterable[Image], labels: Iterable[int], annotations: list[dict[str, Any]]) -> COCO:
+    """pycocotools' annotation file, made in memory."""
+    made: Any = COCO()
+    made.dataset = {
+        "images": [{"id": image.id, "height": image.size[0], "width": image.size[1]} for image in images],
+        "categories": [{"id": label} for label in sorted(labels)],
+        "annotations": annotations,
+    }
+    made.createIndex()
+    return made

@@ -56,10 +56,13 @@ class Metric:
 
 
 def coco(prefix: Literal["", "segm_"], what: str) -> list[Metric]:
-    sizes = {"small": "small objects", "medium": "medium objects", "large": "large objects", "75": "IoU 0.75"}
+    sizes = {"small": "small objects", "medium": "medium objects", "large": "large objects"}
+    precision = {**sizes, "75": "IoU 0.75"}
+    recall = {**sizes, **{str(count): f"{count} detections" for count in (1, 10, 100)}}
     return [
         Metric(f"{prefix}map_50", f"{what} AP50"),
-        *(Metric(f"{prefix}map_{name}", f"{what} AP, {text}", in_tables=False) for name, text in sizes.items()),
+        *(Metric(f"{prefix}map_{name}", f"{what} AP, {text}", in_tables=False) for name, text in precision.items()),
+        *(Metric(f"{prefix}mar_{name}", f"{what} AR, {text}", in_tables=False) for name, text in recall.items()),
     ]
 
 
@@ -67,10 +70,10 @@ def coco(prefix: Literal["", "segm_"], what: str) -> list[Metric]:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
+        Metric("segm_map", "mask AP", main=True),
+        *coco("segm_", "mask"),
         Metric("map", "mAP", main=True, contributions=precision_contributions),
         *coco("", "box"),
-        Metric("segm_map", "mask AP"),
-        *coco("segm_", "mask"),
         Metric("top1", "top-1", main=True, contributions=correct),
         Metric("top5", "top-5"),
         Metric("ridge_map", "mAP, closed form"),

@@ -17,7 +17,7 @@ def contradictions(results: Results, predictions: Mapping[str, np.ndarray] | Non
     Args:
         results: results.json.
         predictions: predictions.npz.
-        sha256: of predictions.npz or predictions.json.
+        sha256: of the files of predictions, see `Run.predictions_sha256`.
     """
     tested, found = results.metrics.get("test", {}), []
     try:

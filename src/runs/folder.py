@@ -10,7 +10,9 @@ runs/<experiment>/<cell>/seed<k>/
   predictions.npz     for every test sample its `key`, `sample` (a hash of the key, ascending) and `target`, what was
                       predicted: the class `predicted`, or `scores` (samples, classes); and its `cluster`, where the data
                       have clusters of several samples
-  predictions.json    for detection instead: the detections in the test images, in COCO's results format
+  predictions_bbox.json, predictions_segm.json
+                      for detection instead: the boxes and the masks found in the test images, each in COCO's format of
+                      results; older runs have one predictions.json
   checkpoints/        last.ckpt, the one before it as previous.ckpt, best.ckpt, with their digests, see checkpoints.py
   wandb/              W&B's files
 Beside it lies seed<k>.lock while a process trains the run, see lock.py.
@@ -39,7 +41,7 @@ from datamodules import UserError
 from ..config.documents import read_json, read_yaml
 from ..config.package import with_current_class_paths
 from .checkpoints import load_checkpoint
-from .files import PART, json_text, put_in_place, sha256_of, write_file
+from .files import PART, digest_of, json_text, put_in_place, sha256_of, write_file
 from .identity import CODE, changes, identity
 from .lock import owned
 from .results import Results
@@ -186,19 +188,24 @@ class Run:
         write_file(self.folder / name, json_text(content))
 
     @rank_zero
-    def write_predictions(self, name: str, predictions: list[dict] | dict[str, np.ndarray]) -> None:
-        """Write COCO's results as NAME.json, or arrays as NAME.npz."""
-        if isinstance(predictions, list):
-            self.write(f"{name}.json", predictions)
-        else:
-            content, arrays = io.BytesIO(), cast("dict[str, Any]", predictions)
+    def write_predictions(self, name: str, predictions: dict[str, list[dict]] | dict[str, np.ndarray]) -> None:
+        """Write COCO's results of each kind as NAME_KIND.json, or arrays as NAME.npz."""
+        arrays: dict[str, Any] = {}
+        for kind, found in predictions.items():
+            if isinstance(found, list):
+                self.write(f"{name}_{kind}.json", found)
+            else:
+                arrays[kind] = found
+        if arrays:
+            content = io.BytesIO()
             np.savez_compressed(content, **arrays)
             write_file(self.folder / f"{name}.npz", content.getbuffer())
 
     def predictions_sha256(self) -> str | None:
-        """The digest of predictions.npz or predictions.json; None where there is neither."""
-        paths = (self.folder / f"predictions.{suffix}" for suffix in ("npz", "json"))
-        return next((sha256_of(path) for path in paths if path.is_file()), None)
+        """The digest of the file of predictions, or one of the digests of both files of a detection; None without any."""
+        names = ("predictions.npz", "predictions_bbox.json", "predictions_segm.json", "predictions.json")
+        digests = [sha256_of(path) for name in names if (path := self.folder / name).is_file()]
+        return digest_of(digests) if len(digests) > 1 else next(iter(digests), None)
 
     def read(self, name: str) -> dict:
         """Read a JSON file of the run. Raises UserError where it is missing or broken."""

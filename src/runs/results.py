@@ -60,7 +60,8 @@ class Results:
         energy_joules: of training; None where nothing measures it. energy_of: which devices were measured.
         suite: the suite that the run belongs to, if any.
         identity: hash of what the result depends on, see src/runs/identity.py; None in older runs.
-        predictions_sha256: digest of the file of predictions; None where there is none, and in older runs.
+        predictions_sha256: digest of the file of predictions, of a detection those of boxes and masks; None where there is
+            none, and in older runs.
         seal: digest of the metrics and these two: an edit by hand shows. It is no signature.
         schema: version of this file's layout.
     """

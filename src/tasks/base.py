@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.flop_counter import FlopCounterMode
-from torchmetrics import Metric
 
 from datamodules import Batch, ByteArray, DataSpec, UserError
 from datamodules.core.checks import check_range
@@ -55,7 +54,7 @@ class Task(L.LightningModule, ABC):
         monitor: the validation metric that the best checkpoint is chosen by; the registry of metrics knows its direction.
         val_metrics, test_metrics: their `definition` says how they are computed.
         whole_weights: whether `weights` that fit in part only are refused.
-        predictions: of the last test, for the run folder: COCO's results or arrays; None before.
+        predictions: of the last test, for the run folder: COCO's results of boxes and masks, or arrays; None before.
         resumes_inside_epochs: whether a run may resume from the middle of an epoch.
         drawn_as: how pictures of samples show predictions: as a caption, as bars, or as objects with boxes and masks.
         explained: what `score_to_explain` is called in pictures.
@@ -65,10 +64,10 @@ class Task(L.LightningModule, ABC):
     monitor: str
     val_metrics: Any
     test_metrics: Any
-    predictions: list[dict] | dict[str, np.ndarray] | None = None
     loaded_weights: LoadedWeights | None = None
     whole_weights = False
     frozen: Sequence[nn.Module] = ()
+    predictions: dict[str, list[dict]] | dict[str, np.ndarray] | None = None
     resumes_inside_epochs = True
     drawn_as: Literal["caption", "bars", "objects"] = "caption"
     explained = "features"
@@ -115,8 +114,8 @@ class Task(L.LightningModule, ABC):
             module.eval()
         return self
 
-    def set_metrics(self, metrics: Callable[[], Metric], monitor: str) -> None:
-        """Make the metrics of both splits.
+    def set_metrics(self, metrics: Callable[[], Any], monitor: str) -> None:
+        """Make the metrics of both splits: objects with update, compute, reset and `definition`.
 
         Raises:
             UserError: `monitor` is no registered metric.

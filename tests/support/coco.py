@@ -2,13 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from pycocotools import mask as coco_masks
+from torch import Tensor
 
 from datamodules import ByteArrayDataModule
 from datamodules.detection.coco import Coco
-from datamodules.detection.masks import encode_rle
+from datamodules.detection.masks import decode_rle, encode_rle
 
 CATEGORIES = {1: "cat", 3: "dog", 90: "tea pot"}
 SIDE = 64
@@ -90,4 +94,24 @@ def targets(data: ByteArrayDataModule, split: str = "test") -> dict[str, dict]:
         for batch in batches
         for key, target, weight in zip(batch.keys, batch.target, batch.weight, strict=True)
         if weight
+    }
+
+
+def perfect(target: dict) -> dict[str, Tensor]:
+    """The objects of an evaluation image, crowds left out, as a perfect detector would give them."""
+    items = [item for item in target["annotations"].items if not item.crowd]
+    height, width = target["size"].tolist()
+    masks = np.zeros((len(items), height, width), bool)
+    for mask, item in zip(masks, items, strict=True):
+        outlines: Any = item.segmentation
+        rle: Any = (
+            coco_masks.merge(coco_masks.frPyObjects(outlines, height, width)) if isinstance(outlines, list) else None
+        )
+        mask[:] = coco_masks.decode(rle) if rle else decode_rle(outlines)
+    corners = [(x, y, x + w, y + h) for x, y, w, h in (item.bbox for item in items)]
+    return {
+        "boxes": torch.tensor(corners, dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor([item.label for item in items], dtype=torch.long),
+        "scores": torch.ones(len(items)),
+        "masks": torch.from_numpy(masks),
     }

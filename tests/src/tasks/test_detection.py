@@ -1,30 +1,23 @@
-"""Detection: it learns scenes, its metrics are pycocotools' on the annotation file, crowds and padding do not count."""
+"""Detection: it learns scenes, finds nothing outside of pictures, keeps what it found; padding does not count."""
 
 import json
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
-from torch import Tensor
 
 import src.evaluate as evaluate
 import src.fit as fit
 from datamodules import Composed, DataSpec, Digits, UserError
-from datamodules.detection.annotations import annotation_file
-from datamodules.detection.targets import Annotations
 from src.backbones import LambdaResNet, Perceiver, ResNet, ViT
-from src.metrics.detection import SHARES, DetectionMetrics, ground_truth
+from src.metrics.detection import KINDS, STATISTICS
+from src.report.records import Record
+from src.runs.folder import Run
 from src.tasks import Classification, Detection
 from src.tasks.detection import in_original, to_learn
 from tests.support import ROOT
-from tests.support.coco import data_of, write_coco
-from tests.support.coco import targets as targets_of
+from tests.support.coco import data_of, perfect, targets, write_coco
 
 CONFIG = str(ROOT / "configs" / "composed_resnet.yaml")
 LEARNT = ("boxes", "labels", "masks", "iscrowd")
@@ -50,40 +43,6 @@ def scenes(tmp_path_factory) -> Composed:
     return data
 
 
-def targets(data) -> list[dict]:
-    return list(targets_of(data).values())
-
-
-def perfect(target: dict) -> dict[str, Tensor]:
-    """The objects of an image, crowds left out, as a detector would give them."""
-    truth = ground_truth(target)
-    single = truth["iscrowd"] == 0
-    found = {name: truth[name][single] for name in ("boxes", "labels", "masks")}
-    return {**found, "scores": torch.ones(len(found["boxes"]))}
-
-
-def doubtful(target: dict) -> dict[str, Tensor]:
-    """Every object twice, moved, some with a wrong label, with few different scores."""
-    found = {name: torch.cat([value, value]) for name, value in perfect(target).items()}
-    generator = torch.Generator().manual_seed(int(target["image_id"]))
-    count = len(found["boxes"])
-    found["boxes"] += torch.randn(count, 4, generator=generator)
-    found["masks"] = (
-        torch.stack([m.roll(n % 4, dims=1) for n, m in enumerate(found["masks"])]) if count else found["masks"]
-    )
-    wrong = torch.rand(count, generator=generator) < 0.2
-    found["labels"] = torch.where(wrong, 2 - found["labels"].clamp(max=2), found["labels"])
-    found["scores"] = torch.randint(1, 4, (count,), generator=generator) / 4
-    return found
-
-
-def measured(predictions: list[dict], truth: list[dict]) -> dict[str, float]:
-    metrics = DetectionMetrics()
-    for found, target in zip(predictions, truth, strict=True):
-        metrics.update([found], [target])
-    return {name: value.item() for name, value in metrics.compute().items()}
-
-
 @pytest.mark.parametrize("backbone", [TINY, partial(LambdaResNet, depth=26, scope=3)])
 def test_losses_fall_on_composed_scenes(scenes, backbone):
     batch = next(scenes.flatten(compact) for compact in scenes.loader("train"))
@@ -92,7 +51,8 @@ def test_losses_fall_on_composed_scenes(scenes, backbone):
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
     totals = []
     for _ in range(12):
-        _, losses = model.detect(model(batch.inputs), [to_learn(target) for target in batch.target])
+        extents = model.extents(batch.inputs)
+        _, losses = model.detect(model(batch.inputs), extents, [to_learn(target) for target in batch.target])
         assert set(losses) == {
             "loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"
         }  # fmt: skip
@@ -104,66 +64,67 @@ def test_losses_fall_on_composed_scenes(scenes, backbone):
     assert totals[-1] < 0.7 * totals[0]
 
 
-def test_the_truth_as_prediction_has_an_average_precision_of_1(coco, scenes):
-    for data in (data_of(coco), scenes):
-        truth = targets(data)
-        found = measured([perfect(target) for target in truth], truth)
-        assert found["samples"] == len(truth)
-        assert {found[kind + name] for kind in ("", "segm_") for name in SHARES} <= {1.0, -1.0}
-        assert found["map"] == found["segm_map"] == 1
-
-
-def test_metrics_are_those_of_pycocotools_on_the_annotation_file_and_the_results(coco, scenes):
-    for data, split in ((data_of(coco), "val2017"), (scenes, "test")):
-        truth = targets(data)
-        metrics = DetectionMetrics()
-        metrics.update([doubtful(target) for target in truth], truth)
-        values = metrics.compute()
-        file = COCO(annotation_file(data.data_dir, split))
-        file.dataset.setdefault("info", {})
-        results = json.loads(json.dumps(metrics.predictions(data.category_ids)))
-        for kind, prefix in (("bbox", ""), ("segm", "segm_")):
-            if kind == "segm":  # where boxes are given, pycocotools takes their area for that of masks, too
-                results = [{name: value for name, value in result.items() if name != "bbox"} for result in results]
-            wanted = COCOeval(file, file.loadRes(results), kind)
-            wanted.evaluate()
-            wanted.accumulate()
-            wanted.summarize()
-            assert [values[prefix + name].item() for name in SHARES] == pytest.approx(list(wanted.stats[:6]), abs=1e-6)
-        assert 0.1 < values["map"] < 0.95
-
-
-def test_what_is_found_in_a_crowd_counts_neither_for_nor_against(coco):
-    truth = targets(data_of(coco))
-    label = truth[2]["labels"][truth[2]["iscrowd"]]
-
-    def with_further(x0: int, y0: int, x1: int, y1: int) -> dict[str, float]:
-        found = [perfect(target) for target in truth]
-        mask = torch.zeros(1, 64, 64, dtype=torch.uint8)
-        mask[0, y0:y1, x0:x1] = 1
-        box = torch.tensor([[x0, y0, x1, y1]]).float()
-        wrong = {"boxes": box, "labels": label, "masks": mask, "scores": torch.full((1,), 2.0)}  # before all others
-        found[2] = {name: torch.cat([wrong[name], found[2][name]]) for name in wrong}
-        found[0]["labels"][:] = label  # an object of the crowd's class, so that the class counts
-        relabelled = Annotations(replace(item, label=int(label)) for item in truth[0]["annotations"].items)
-        return measured(found, [{**truth[0], "annotations": relabelled}, *truth[1:]])
-
-    assert with_further(2, 2, 30, 14)["map"] == with_further(2, 2, 30, 14)["segm_map"] == 1
-    assert with_further(2, 40, 30, 60)["map"] < 1
-    assert [len(to_learn(target)["boxes"]) for target in truth] == [1, 0, 1]
-
-
 @pytest.mark.parametrize("side", [64, 128])
 def test_boxes_and_masks_come_back_to_the_original(side, coco):
-    truth, found = targets(data_of(coco, side=side)), []
-    for target in truth:
-        objects = to_learn(target)
+    for target in targets(data_of(coco, side=side)).values():
+        objects, wanted = to_learn(target), perfect(target)
         count = len(objects["boxes"])
         filled = {**objects, "scores": torch.ones(count), "masks": torch.ones(count, 1, 28, 28)}
-        found.append(in_original(filled, target))
-        assert torch.allclose(found[-1]["boxes"], perfect(target)["boxes"], atol=1e-4)
-        assert found[-1]["masks"].shape == perfect(target)["masks"].shape
-    assert measured(found, truth)["segm_map_50"] == 1
+        found = in_original(filled, target)
+        assert torch.allclose(found["boxes"], wanted["boxes"], atol=1e-4)
+        assert found["masks"].shape == wanted["masks"].shape
+        different = (found["masks"] != wanted["masks"]).sum(dim=(1, 2))
+        assert (different <= 0.2 * wanted["masks"].sum(dim=(1, 2))).all()
+
+
+def test_a_mask_is_pasted_where_it_was_predicted_and_not_squeezed_into_the_clipped_box():
+    target = {"size": torch.tensor([100, 50]), "scale": torch.tensor([1.0, 1.0])}
+    mask = torch.zeros(1, 1, 28, 28)
+    mask[..., :14] = 1  # the object is the left half of a box that sticks out of the picture by half
+    found = {
+        "boxes": torch.tensor([[0.0, 0, 100, 100]]),
+        "labels": torch.ones(1),
+        "scores": torch.ones(1),
+        "masks": mask,
+    }
+    found = in_original(found, target)
+    assert found["boxes"].tolist() == [[0, 0, 50, 100]]
+    assert found["masks"].any(dim=1).sum() == 50
+
+
+def test_nothing_is_found_outside_of_pictures_that_are_not_square(coco):
+    data = data_of(coco)
+    model = detector(data.spec).eval()
+    model.detector.roi_heads.score_thresh = 0.0  # untrained: everything that is proposed, padding included
+    for compact in data.loader("test"):
+        batch = data.flatten(compact)
+        with torch.no_grad():
+            features = model(batch.inputs)
+            found, _ = model.detect(features, model.extents(batch.inputs))
+            beyond, _ = model.detect(features, [model.side] * len(found))
+        for each, filled, (rows, columns) in zip(found, beyond, compact["extent"].tolist(), strict=True):
+            assert len(each["boxes"])
+            assert (each["boxes"] <= torch.tensor([columns, rows, columns, rows])).all()
+            assert len(filled["boxes"])
+            if (rows, columns) != model.side:  # the network alone would find objects there
+                assert (filled["boxes"] > torch.tensor([columns, rows, columns, rows])).any()
+        for shown, extent in zip(model.predict(batch), compact["extent"].tolist(), strict=True):
+            assert shown["masks"].shape[1:] == model.side
+            assert not shown["masks"][:, extent[0] :].any()
+            assert not shown["masks"][:, :, extent[1] :].any()
+
+
+def test_heads_see_the_same_of_a_region_whatever_the_extent_of_the_first_picture(coco):
+    spec = data_of(coco).spec
+    torch.manual_seed(0)
+    features = {str(level): torch.randn(1, 16, 16 >> level, 16 >> level) for level in range(4)}
+    boxes = [torch.tensor([[2.0, 3, 20, 30]])]
+    cut = [
+        detector(spec).detector.roi_heads.box_roi_pool(features, boxes, [extent])
+        for extent in ((64, 64), (40, 64), (20, 9))
+    ]
+    assert torch.equal(cut[0], cut[1])
+    assert torch.equal(cut[0], cut[2])
 
 
 def test_padding_is_not_counted(coco):
@@ -191,29 +152,6 @@ def test_padding_is_not_trained_on(scenes):
     assert loss() == one_less != all_real
     batch.weight[place] = 1
     assert loss() not in (one_less, all_real)
-
-
-def rank_metrics(rank: int, world: int, folder: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
-    truth, metrics = torch.load(folder / "targets.pt", weights_only=False), DetectionMetrics()
-    mine = truth[rank::world] if rank < 2 else []  # the third rank has but padding
-    if rank < 2 and world == 3:
-        mine = truth[rank::2]
-    metrics.update([doubtful(target) for target in mine], mine)
-    torch.save((metrics.predictions(range(10)), metrics.compute()), folder / f"{rank}.pt")
-
-
-@pytest.mark.parametrize("world", [2, 3])
-def test_several_processes_find_what_one_finds(world, scenes, tmp_path):
-    truth, metrics = targets(scenes), DetectionMetrics()
-    torch.save(truth, tmp_path / "targets.pt")
-    metrics.update([doubtful(target) for target in truth], truth)
-    mp.start_processes(rank_metrics, args=(world, tmp_path), nprocs=world, start_method="fork")
-    for rank in range(world):
-        assert torch.load(tmp_path / f"{rank}.pt", weights_only=True) == (
-            metrics.predictions(range(10)),
-            metrics.compute(),
-        )
 
 
 def test_operations_are_those_of_backbone_pyramid_and_heads(scenes):
@@ -251,15 +189,33 @@ def test_fast_dev_run(tmp_path):
     assert json.loads((folder / "results.json").read_text())["metrics"]["test"]["samples"] == 2
 
 
-def test_a_run_keeps_its_predictions_and_evaluate_finds_the_same(tmp_path):
+def test_a_run_keeps_its_predictions_which_evaluate_finds_again_and_no_others_pass(tmp_path):
     folder = small_run(tmp_path, "--trainer.max_epochs", "2")
     results = json.loads((folder / "results.json").read_text())["metrics"]
-    wanted = {"samples", *SHARES, *(f"segm_{name}" for name in SHARES)}
+    wanted = {"samples", *(prefix + name for prefix in KINDS.values() for name in STATISTICS)}
     assert set(results["val"]) == set(results["test"]) == wanted
-    predictions = json.loads((folder / "predictions.json").read_text())
-    assert predictions
-    assert {thing["category_id"] for thing in predictions} <= set(range(1, 11))
-    assert {thing["image_id"] for thing in predictions} <= set(range(1, 6))
+    for kind, field in (("bbox", "bbox"), ("segm", "segmentation")):
+        predictions = json.loads((folder / f"predictions_{kind}.json").read_text())
+        assert predictions
+        assert all(set(thing) == {"image_id", "category_id", "score", field} for thing in predictions)
+        assert {thing["category_id"] for thing in predictions} <= set(range(1, 11))
+        assert {thing["image_id"] for thing in predictions} <= set(range(1, 6))
     assert evaluate.main(["--run", str(folder)]) == results["test"]
-    assert json.loads((folder / "evaluation_test_last_predictions.json").read_text()) == predictions
+    for kind in KINDS:
+        again = folder / f"evaluation_test_last_predictions_{kind}.json"
+        assert again.read_bytes() == (folder / f"predictions_{kind}.json").read_bytes()
     assert not list(folder.rglob("*.part"))
+
+    exchanged = ["the predictions are not those that results.json was written with"]
+    assert Record.of(Run(folder)).contradictions == []
+    kept = [folder / f"predictions_{kind}.json" for kind in KINDS]
+    for path in kept:
+        content = path.read_bytes()
+        path.write_text("[]")
+        assert Record.of(Run(folder)).contradictions == exchanged
+        path.unlink()
+        assert Record.of(Run(folder)).contradictions == exchanged
+        path.write_bytes(content)
+    assert Record.of(Run(folder)).contradictions == []
+    (folder / "predictions.json").write_text("[]")  # the one file of older runs
+    assert Record.of(Run(folder)).contradictions == exchanged
