@@ -16,6 +16,7 @@ from .declared.data import DeclaredData as DeclaredData
 from .detection.coco import Coco as Coco
 from .detection.composed import Composed as Composed
 from .diabetes import Diabetes as Diabetes
+from .drawings.icons import Icons as Icons
 from .images.digits import Digits as Digits
 from .images.fashion_mnist import FashionMNIST as FashionMNIST
 from .images.imagenet import ImageNet as ImageNet

@@ -26,6 +26,7 @@ SETS = {
     "furniture": "points.prepare_furniture",
     "coco": "detection.prepare_coco",
     "composed": "detection.prepare_composed",
+    "icons": "drawings.prepare_icons",
     "adopt": "storage.adopt",
 }
 MOST = {"workers": 1000, "side": 10_000}

@@ -167,14 +167,15 @@ def cloud_to_bytes(cloud: Tensor) -> bytes:
     return file.getvalue()
 
 
-def cloud_from_bytes(content: bytes) -> Tensor:
-    """Decodes the output of `cloud_to_bytes`. Raises BadSampleError for any other bytes."""
+def cloud_from_bytes(content: bytes, coordinates: int = 3) -> Tensor:
+    """Decodes points (points, coordinates) float32 of an npy file. Raises BadSampleError for any other bytes."""
     try:
         cloud = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     except ValueError as error:
         raise BadSampleError(f"is not an npy file ({error})") from error
-    if cloud.dtype != np.float32 or cloud.ndim != 2 or cloud.shape[1] != 3:
-        raise BadSampleError(f"holds {cloud.dtype} of shape {cloud.shape}, expected float32 of shape (points, 3)")
+    if cloud.dtype != np.float32 or cloud.ndim != 2 or cloud.shape[1] != coordinates:
+        wanted = f"float32 of shape (points, {coordinates})"
+        raise BadSampleError(f"holds {cloud.dtype} of shape {cloud.shape}, expected {wanted}")
     if not np.isfinite(cloud).all():
         raise BadSampleError("has a point that is not finite")
     return torch.from_numpy(cloud)

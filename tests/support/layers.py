@@ -19,7 +19,7 @@ LAYERS = (
     ("datamodules.images", "datamodules.sounds"),
     ("datamodules.clips", "datamodules.points", "datamodules.detection"),
     ("datamodules",),
-    ("datamodules.declared",),
+    ("datamodules.declared", "datamodules.drawings"),
     ("src.config", "src.backbones", "src.optim", "src.metrics"),
     ("src.runs", "src.stats"),
     ("src.training", "src.suites"),

@@ -12,6 +12,7 @@ from datamodules.storage.shards import write_shards
 from tests.support.clips import CLASSES, WHOLE
 from tests.support.coco import CATEGORIES, write_coco
 from tests.support.fashion_mnist import write_fashion
+from tests.support.icons import write_package
 from tests.support.imagenet import write_imagenet
 from tests.support.meshes import BOX, HEAD, PILLAR, TETRAHEDRON, entry
 from tests.support.texts import write_folder
@@ -42,6 +43,7 @@ class Tiny:
             "FashionMNIST": ("fashion", {}),
             "Furniture": ("furniture", {}),
             "GarmentsSpoken": ("garments", {"decode_workers": 1}),
+            "Icons": ("icons", {}),
             "ImageNet": ("imagenet", {"classes": 3, "side": 64}),
             "LanguageId": ("prompts", {}),
             "ModelNet40": ("modelnet40", {}),
@@ -100,12 +102,18 @@ def write_furniture(tiny: Tiny, folder: Path) -> None:
     assert prepare(["furniture", "--source", str(source), "--out", str(folder), "--points", "2048"]) == 0
 
 
+def write_icons(tiny: Tiny, folder: Path) -> None:
+    source = write_package(tiny.root / "icons.tgz", sets=40)
+    assert prepare(["icons", "--source", str(source), "--out", str(folder), "--workers", "1"]) == 0
+
+
 WRITERS = {
     "audioset": write_audioset,
     "coco": lambda tiny, folder: write_coco(folder),
     "fashion": lambda tiny, folder: write_fashion(folder, gz=True),
     "furniture": write_furniture,
     "garments": write_garments,
+    "icons": write_icons,
     "imagenet": lambda tiny, folder: write_imagenet(folder),
     "modelnet40": write_modelnet40,
     "prompts": write_prompts,
