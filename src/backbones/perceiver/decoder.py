@@ -56,7 +56,7 @@ class PerceiverIO(Perceiver):
             each of its elements. None for a single learned query and features (B, 1, Q), for classification.
         query_dim: channels of queries and features, Q.
         decode_heads: attention heads of the decoder.
-        **options: those of Perceiver.
+        **options: those of Perceiver; `initialisation` is for the encoder alone.
 
     Raises:
         UserError: if an option does not fit the others or the data.
