@@ -55,7 +55,7 @@ def without_data_and_memory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for method in ("split", "prepare_data", "fingerprint"):
         monkeypatch.setattr(ByteArrayDataModule, method, read)
-    for task in (tasks.Classification, tasks.LinearProbe):
+    for task in (tasks.Classification, tasks.LinearProbe, tasks.Reconstruction, tasks.Segmentation):
         monkeypatch.setattr(task, "__init__", on_meta(task.__init__))
 
 

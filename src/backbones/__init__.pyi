@@ -8,3 +8,4 @@ from .lambda_networks import LambdaNet as LambdaNet
 from .lambda_networks import LambdaResNet as LambdaResNet
 from .lambda_networks import TimmLambdaResNet as TimmLambdaResNet
 from .perceiver import Perceiver as Perceiver
+from .perceiver import PerceiverIO as PerceiverIO

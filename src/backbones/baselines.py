@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
 from datamodules.core.checks import check_counts, check_range
 
-from .base import Backbone
+from .base import Backbone, real_inputs
 
 DEEPEST = 1000  # blocks
 RESNET_STEM_PIXELS = 49  # receptive field of a ResNet's first convolution, 7 x 7 (Perceiver, table 2)
@@ -41,6 +41,7 @@ class TimmImageNetwork(Backbone):
         super().__init__()
         kind = type(self).__name__
         check_range(0, 1, stochastic_depth=stochastic_depth)
+        self.data_spec = data_spec
         self.modality, spec = one_image(kind, data_spec)
         self.positions = positions
         self.channels = spec.channels + (spec.position_channels if positions else 0)
@@ -67,11 +68,15 @@ class TimmImageNetwork(Backbone):
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
         """Returns the last feature map, flattened: (B, h * w, D)."""
-        return self.network(to_image(inputs[self.modality], self.positions)).flatten(2).transpose(1, 2)
+        return (
+            self.network(to_image(real_inputs(self.data_spec, inputs)[self.modality], self.positions))
+            .flatten(2)
+            .transpose(1, 2)
+        )
 
     def feature_maps(self, inputs: dict[str, ByteArray]) -> list[Tensor]:
         """Returns feature maps (B, C, H, W) at strides 4, 8, 16 and 32."""
-        image = to_image(inputs[self.modality], self.positions)
+        image = to_image(real_inputs(self.data_spec, inputs)[self.modality], self.positions)
         return self.network.forward_intermediates(image, indices=4, intermediates_only=True)
 
     @property
@@ -158,7 +163,7 @@ class ViT(TimmImageNetwork):
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
         """Returns the features of the class token and all patches: (B, 1 + patches, D)."""
-        return self.network(to_image(inputs[self.modality], self.positions))
+        return self.network(to_image(real_inputs(self.data_spec, inputs)[self.modality], self.positions))
 
     def feature_maps(self, inputs: dict[str, ByteArray]) -> list[Tensor]:
         return Backbone.feature_maps(self, inputs)  # a single grid of patches
@@ -183,6 +188,7 @@ class Transformer(Backbone):
         check_range(1, DEEPEST, depth=depth)
         if dim % heads:
             raise UserError(f"dim {dim} does not divide by heads {heads}: change one")
+        self.data_spec = data_spec
         self.num_features = dim
         self.max_side = max_side
         self.embed = nn.ModuleDict(
@@ -195,21 +201,28 @@ class Transformer(Backbone):
         )
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
-        """Returns the features of all elements after downsampling: (B, M, D)."""
-        x = torch.cat([embed(self.downsample(inputs[name]).concat()) for name, embed in self.embed.items()], dim=1)
-        masks = [inputs[name].mask for name in self.embed]
-        attended = None
-        if any(mask is not None for mask in masks):
-            sizes = [inputs[name].values.shape[:2] for name in self.embed]
-            real = [x.new_ones(s, dtype=torch.bool) if m is None else m for m, s in zip(masks, sizes, strict=True)]
-            attended = torch.cat(real, dim=1)[:, None, None, :]
+        """Returns the features of all elements after downsampling: (B, M, D). Masked ones have the mean of the real ones,
+        so that they do not count in a mean over all."""
+        arrays = {name: self.downsample(array) for name, array in real_inputs(self.data_spec, inputs).items()}
+        x = torch.cat([embed(arrays[name].concat()) for name, embed in self.embed.items()], dim=1)
+        if all(array.mask is None for array in arrays.values()):
+            for block in self.blocks:
+                x = block(x)
+            return self.norm(x)
+        masks = (
+            a.values.new_ones(a.values.shape[:2], dtype=torch.bool) if a.mask is None else a.mask
+            for a in arrays.values()
+        )
+        real = torch.cat(list(masks), dim=1)
         for block in self.blocks:
-            x = block(x, attn_mask=attended)
-        return self.norm(x)
+            x = block(x, attn_mask=real[:, None, None])
+        x = self.norm(x).masked_fill(~real[..., None], 0)
+        mean = x.sum(dim=1, keepdim=True) / real.sum(dim=1)[:, None, None].clamp(min=1)
+        return torch.where(real[..., None], x, mean)
 
     def downsample(self, byte_array: ByteArray) -> ByteArray:
-        """Average-pools a 2-D grid, values and positions alike, to sides of at most `max_side`."""
-        grid = byte_array.grid
+        """Average-pools a 2-D grid to sides of at most `max_side`: positions, and the values of real elements."""
+        grid, mask = byte_array.grid, byte_array.mask
         if grid is None or (small := limit_grid(grid, self.max_side)) == grid:
             return byte_array
 
@@ -217,7 +230,12 @@ class Transformer(Backbone):
             image = x.transpose(-1, -2).unflatten(-1, grid)
             return F.adaptive_avg_pool2d(image, (small[0], small[1])).flatten(-2).transpose(-1, -2)
 
-        return ByteArray(pool(byte_array.values), pool(byte_array.positions), small)
+        values, positions = pool(byte_array.values), pool(byte_array.positions)
+        if mask is None:
+            return ByteArray(values, positions, small)
+        share = pool(mask[..., None].to(values.dtype))  # of real elements; the others are 0
+        values = values / share.clamp(min=torch.finfo(values.dtype).tiny)
+        return ByteArray(values, positions, small, mask=share[..., 0] > 0)
 
     def receptive_field(self) -> int:
         """Receptive field of the first layer: all elements that are left after downsampling."""

@@ -87,14 +87,18 @@ def implementations() -> dict[str, Callable[[int, int, int | None], nn.Module]]:
     return layers
 
 
-def make_layer_step(build: Callable[..., nn.Module], batch: int, channels: int, side: int, *args) -> Callable[[], None]:
+def make_layer_step(
+    build: Callable[..., nn.Module] | str, batch: int, channels: int, side: int, *args
+) -> Callable[..., None]:
+    """A training step of a layer, or of the one of `LAYERS` with this name."""
     torch.manual_seed(0)
-    layer = build(channels, side, *args)
+    layer = (LAYERS[build] if isinstance(build, str) else build)(channels, side, *args)
     return partial(training_step, partial(layer, torch.randn(batch, channels, side, side, requires_grad=True)))
 
 
-def make_named_step(name: str, channels: int, side: int) -> Callable[[], None]:
-    return make_layer_step(LAYERS[name], BATCH, channels, side)
+def make_memory_step(*args: Any) -> Callable[[], None]:
+    """`make_layer_step` for `peak_bytes`, which then excludes parameters, gradients and input."""
+    return partial(make_layer_step(*args), hold_gradients=True)
 
 
 def map_gib(layer: str, batch: int = 128, heads: int = 8) -> float | None:
@@ -129,7 +133,7 @@ def run_layers(rounds: int) -> pd.DataFrame:
     for channels, side, _ in STAGES:
         x = torch.randn(BATCH, channels, side, side)
         names = [n for n in LAYERS if n != "attention, global" or BATCH * 8 * side**4 <= MAX_SCORES]
-        steps = {name: make_named_step(name, channels, side) for name in names}
+        steps = {name: make_layer_step(name, BATCH, channels, side) for name in names}
         layers = {name: step.args[0].func for name, step in steps.items()}  # type: ignore[attr-defined]
         forward = {name: partial(forward_step, partial(layer, x)) for name, layer in layers.items()}
         title = f"{channels} channels on {side}x{side}"
@@ -145,7 +149,7 @@ def run_layers(rounds: int) -> pd.DataFrame:
                     "parameters": sum(p.numel() for p in layer.parameters()),
                     **multiply_adds(layer, x, BATCH),
                     "paper_gib_batch_128": map_gib(name),
-                    "peak_mib": peak_bytes(make_named_step, name, channels, side) / 2**20,
+                    "peak_mib": peak_bytes(make_memory_step, name, BATCH, channels, side) / 2**20,
                     "forward_s": seconds[0][name],
                     "forward_backward_s": seconds[1][name],
                     "train_images_per_s": BATCH / seconds[1][name],
@@ -168,7 +172,7 @@ def run_peers(rounds: int) -> pd.DataFrame:
         seconds = alternate(steps, rounds, name)
         del steps
         memory = {
-            kind: peak_bytes(make_layer_step, build, BATCH, channels, side, scope) for kind, build in builders.items()
+            kind: peak_bytes(make_memory_step, build, BATCH, channels, side, scope) for kind, build in builders.items()
         }
         for kind in builders:
             rows.append(

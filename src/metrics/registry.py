@@ -74,6 +74,7 @@ METRICS: dict[str, Metric] = {
         *coco("segm_", "mask"),
         Metric("map", "mAP", main=True, contributions=precision_contributions),
         *coco("", "box"),
+        Metric("miou", "mean IoU", main=True),
         Metric("top1", "top-1", main=True, contributions=correct),
         Metric("top5", "top-5"),
         Metric("ridge_map", "mAP, closed form"),
@@ -83,8 +84,8 @@ METRICS: dict[str, Metric] = {
         Metric("loss", "loss", unit="nats", higher_is_better=False, main=True),
         Metric("map_classes", "classes with a positive", unit="count"),
         Metric("samples", "samples", unit="count"),
-        Metric("learning_rate", "chosen learning rate", unit="rate", in_tables=False),
         Metric("penalty", "chosen penalty", unit="penalty", in_tables=False),
+        Metric("ridge_penalty", "chosen penalty, closed form", unit="penalty", in_tables=False),
     )
 }
 

@@ -53,14 +53,14 @@ class Constant(Schedule):
 
 
 class Cosine(Schedule):
-    """Cosine decay from 1 at the end of warm-up to 0.
+    """Cosine decay from 1 at the end of warm-up to 0, where it stays.
 
     Args:
         warmup: fraction of training, from 0 to below 1, in which the factor rises linearly from 0 to 1.
     """
 
     def factor(self, progress: float) -> float:
-        return 0.5 * (1 + math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup)))
+        return 0.5 * (1 + math.cos(math.pi * (min(progress, 1.0) - self.warmup) / (1 - self.warmup)))
 
 
 class Step(Schedule):

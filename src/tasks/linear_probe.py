@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
@@ -16,27 +17,24 @@ from datamodules.core.checks import check_range
 from ..backbones.base import Backbone
 from .base import Task
 from .classification import Classification
-from .linear_maps import solve_maps, train_maps
+from .linear_maps import STEPS, Fit, solve_maps, train_maps
 
 
 class LinearProbe(Classification):
     """A frozen backbone, the mean over its features, and the best of many linear maps to the classes.
 
     The features of a split are computed once: of training in the one epoch that a probe takes (its last, incomplete batch
-    is left out, as in all training). They are scaled to mean 0 and standard deviation 1 over training. Then one map for each
-    learning rate is trained on them, and one for each penalty solved for in closed form; of both kinds the map that is
-    best on the validation split is kept, and it alone is tested. `top1` or `map` and `loss` are the trained map's,
-    `ridge_top1` or `ridge_map` the other's.
+    is left out, as in all training). They are scaled to mean 0 and standard deviation 1 over training. Then for each penalty
+    one map is trained on them to the minimum (logistic regression), and one solved for in closed form (ridge regression); of
+    both kinds the map that is best on the validation split is kept, and it alone is tested. `top1` or `map` and `loss` are
+    the trained map's, `ridge_top1` or `ridge_map` the other's. A penalty chosen at an end of the list gives a warning.
 
     Args:
         data_spec: comes from the datamodule; its task is single_label or multi_label.
         backbone: the network that is probed, made with the data spec.
         weights: the run folder or the checkpoint file whose backbone is probed; None probes random weights, to compare with.
-        learning_rates: learning rates to choose from, of SGD with momentum 0.9; each falls to 0 as half a cosine.
-        epochs: passes over the features.
-        batch_size: features in a step of SGD.
-        penalties: penalties to choose from for the closed form, which minimises the squared error, summed over the examples,
-            plus penalty times squared weights.
+        penalties: penalties to choose from. Both kinds of maps minimise a sum over the examples (of cross-entropies, or of
+            squared errors) plus penalty times squared weights.
     """
 
     explained = "features"
@@ -47,23 +45,15 @@ class LinearProbe(Classification):
         data_spec: DataSpec,
         backbone: Callable[[DataSpec], Backbone],
         weights: str | None = None,
-        learning_rates: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
-        epochs: int = 20,
-        batch_size: int = 256,
         penalties: Sequence[float] = (1e-3, 0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4),
     ) -> None:
         super().__init__(data_spec, backbone, weights=weights)
-        check_range(0, learning_rates=learning_rates, penalties=penalties)
-        if not learning_rates or min(learning_rates) <= 0 or not penalties or min(penalties) <= 0:
-            raise UserError(
-                f"learning_rates {list(learning_rates)}, penalties {list(penalties)}: give one or more of each, all above 0"
-            )
-        if epochs < 1 or batch_size < 1:
-            raise UserError(f"epochs {epochs}, batch_size {batch_size} of the probe: give at least 1 of each")
+        check_range(0, penalties=penalties)
+        if not penalties or min(penalties) <= 0:
+            raise UserError(f"penalties {list(penalties)}: give one or more, all above 0")
         self.automatic_optimization = False
         self.resumes_inside_epochs = False  # the features gathered so far are in no checkpoint
-        self.learning_rates, self.penalties = tuple(learning_rates), tuple(penalties)
-        self.epochs, self.batch_size = epochs, batch_size
+        self.penalties = tuple(sorted(set(penalties)))
         self.backbone.requires_grad_(False)
         width = self.backbone.num_features
         self.ridge = nn.Linear(width, data_spec.num_classes)
@@ -73,7 +63,7 @@ class LinearProbe(Classification):
         self.gathered: list[
             tuple[Tensor, Batch]
         ] = []  # of the split that goes through: features, batches without inputs
-        self.trained: list[nn.Linear] = []
+        self.trained: list[Fit] = []
         self.solved: list[nn.Linear] = []
 
     def configure_model(self) -> None:
@@ -136,9 +126,7 @@ class LinearProbe(Classification):
         classes = self.data_spec.num_classes
         scores = nn.functional.one_hot(target, classes) if target.dim() == 1 else target
         self.solved = solve_maps(features, scores, self.penalties)
-        self.trained = train_maps(
-            features, target, classes, self.loss, self.learning_rates, self.epochs, self.batch_size
-        )
+        self.trained = train_maps(features, target, classes, self.penalties)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if not self.trainer.sanity_checking:
@@ -148,18 +136,27 @@ class LinearProbe(Classification):
         if self.trainer.sanity_checking:
             return
         self.check_complete()
-        for kind, maps, chosen, settings in (
-            ("learning_rate", self.trained, self.head, self.learning_rates),
-            ("penalty", self.solved, self.ridge, self.penalties),
-        ):
-            found = [self.validate(each) for each in maps]
-            best = found.index(max(found))
-            chosen.load_state_dict(maps[best].state_dict())
-            self.log(f"val/{kind}", settings[best])
+        trained = [each.linear for each in self.trained]
+        if not self.trained[self.choose("penalty", trained, self.head)].converged:
+            rank_zero_warn(f"the map that was chosen had not converged after {STEPS} steps: leave out small penalties")
+        self.choose("ridge_penalty", self.solved, self.ridge)
         for features, batch in self.gathered:
             self.measure(features, batch, "val", self.val_metrics)
         self.gathered = []
         self.report("val", self.val_metrics)
+
+    def choose(self, kind: str, maps: list[nn.Linear], chosen: nn.Linear) -> int:
+        """Give `chosen` the map that is best on validation, of one for each penalty; return its number."""
+        found = [self.validate(each) for each in maps]
+        best = found.index(max(found))
+        chosen.load_state_dict(maps[best].state_dict())
+        self.log(f"val/{kind}", self.penalties[best])
+        if best in (0, len(found) - 1) and found.count(found[best]) == 1 < len(found):
+            rank_zero_warn(
+                f"the best {kind} on validation, {self.penalties[best]:g}, is at the end of the penalties "
+                f"{self.penalties[0]:g} to {self.penalties[-1]:g}: add {'smaller' if best == 0 else 'larger'} ones"
+            )
+        return best
 
     def on_train_end(self) -> None:
         self.check_complete()
@@ -172,12 +169,11 @@ class LinearProbe(Classification):
             )
 
     def validate(self, linear: nn.Linear) -> float:
-        """The monitored metric of a map on the validation split; least of all where its training did not converge."""
+        """The monitored metric of a map on the validation split."""
         metrics = type(self.val_metrics)().to(self.device)
         for features, batch in self.gathered:
             metrics.update(linear(features), batch.target, batch.weight, batch.keys)
-        found = metrics.compute()[self.monitor].item()
-        return found if all(p.isfinite().all() for p in linear.parameters()) else -1.0
+        return metrics.compute()[self.monitor].item()
 
     def evaluate(self, batch: Batch, split: str, metrics: Any) -> None:
         self.measure(self.features(batch.inputs), batch, split, metrics)

@@ -79,7 +79,7 @@ def trainer_of(strategy: str, **options) -> L.Trainer:
 def probe(folder: Path, strategy: str) -> None:
     L.seed_everything(0, verbose=False)
     data = Digits(batch_size=12)
-    model = LinearProbe(data.spec, BACKBONES["Perceiver"], learning_rates=[0.1, 1.0], epochs=2, penalties=[1.0, 100.0])
+    model = LinearProbe(data.spec, BACKBONES["Perceiver"], penalties=[1.0, 100.0])
     trainer = trainer_of(strategy, max_epochs=1)
     try:
         trainer.fit(model, data)

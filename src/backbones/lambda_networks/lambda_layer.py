@@ -103,6 +103,11 @@ class LambdaLayer(nn.Module):
         grid, context_grid = queries.shape[2:], (queries if context is None else context).shape[2:]
         self.check_grids(tuple(grid), tuple(context_grid))
         real = None if mask is None else mask.flatten(1)
+        if mask is not None:  # 0 times what padding holds, in gradients of the weights, may be NaN
+            if context is None:
+                queries = queries.masked_fill(~mask[:, None], 0)
+            else:
+                context = context.masked_fill(~mask[:, None], 0)
         if context is None:
             weights = torch.cat([self.to_queries, self.to_keys, self.to_values])
             q, keys, values = F.linear(rows(queries), weights).split([h * k, k * u, v * u], dim=-1)

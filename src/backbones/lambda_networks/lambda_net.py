@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
 from datamodules.core.checks import check_counts, check_range
 
-from ..base import Backbone
+from ..base import Backbone, real_inputs
 from .lambda_layer import LambdaLayer
 from .masked_norm import normalise, rows
 
@@ -116,6 +116,7 @@ class LambdaNet(Backbone):
         check_range(1, DEEPEST, blocks_per_stage=blocks_per_stage, stages=len(widths))
         if unknown := set(patch or {}) - set(data_spec.modalities):
             raise UserError(f"patch names {sorted(unknown)}, the data have {list(data_spec.modalities)}")
+        self.data_spec = data_spec
         self.num_features = widths[-1]
         self.elements = sum(modality.elements for modality in data_spec.modalities.values())
         self.towers = nn.ModuleDict(
@@ -127,7 +128,8 @@ class LambdaNet(Backbone):
 
     def forward(self, inputs: dict[str, ByteArray]) -> Tensor:
         """Returns the features of all towers, each averaged over its elements: (B, modalities, D)."""
-        return torch.stack([tower(inputs[name]) for name, tower in self.towers.items()], dim=1)
+        arrays = real_inputs(self.data_spec, inputs)
+        return torch.stack([tower(arrays[name]) for name, tower in self.towers.items()], dim=1)
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -179,8 +181,6 @@ class Tower(nn.Module):
                 f"LambdaNet was built for grid {self.grid} but the batch has grid {byte_array.grid}: "
                 "build it with the spec of these data"
             )
-        if mask is not None:
-            x = x.masked_fill(~mask[:, None], 0)
         if self.grid is not None:
             x = merge_cells(x.unflatten(2, self.grid), self.patch)
             if mask is not None:

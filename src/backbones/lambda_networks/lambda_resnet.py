@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from datamodules import ByteArray, DataSpec, UserError
 from datamodules.core.checks import check_counts, check_range
 
-from ..base import Backbone
+from ..base import Backbone, real_inputs
 from ..baselines import RESNET_STEM_PIXELS, one_image, to_image
 from .lambda_layer import LambdaLayer
 
@@ -67,6 +67,7 @@ class LambdaResNet(Backbone):
         positions: bool = False,
     ) -> None:
         super().__init__()
+        self.data_spec = data_spec
         self.modality, spec = one_image("LambdaResNet", data_spec)
         check_counts(scope=scope, key_depth=key_depth, heads=heads, intra_depth=intra_depth)
         check_range(0, 1, stochastic_depth=stochastic_depth)
@@ -122,7 +123,7 @@ class LambdaResNet(Backbone):
 
     def feature_maps(self, inputs: dict[str, ByteArray]) -> list[Tensor]:
         """Returns the outputs of all stages, (B, C, H, W) at strides 4, 8, 16 and 32."""
-        x = self.stem(to_image(inputs[self.modality], self.positions))
+        x = self.stem(to_image(real_inputs(self.data_spec, inputs)[self.modality], self.positions))
         maps = []
         for stage in self.stages:
             x = stage(x)

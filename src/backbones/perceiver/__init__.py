@@ -1,5 +1,6 @@
-"""The Perceiver."""
+"""The Perceiver and Perceiver IO."""
 
+from .decoder import PerceiverIO
 from .perceiver import Perceiver
 
-__all__ = ["Perceiver"]
+__all__ = ["Perceiver", "PerceiverIO"]

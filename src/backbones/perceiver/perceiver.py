@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from datamodules import ByteArray, DataSpec, UserError
 from datamodules.core.checks import check_counts, check_range
 
-from ..base import Backbone
+from ..base import Backbone, real_inputs
 from .attention import CrossAttend, SelfAttend
 from .reading import (
     ReadPlan,
@@ -84,6 +84,7 @@ class Perceiver(Backbone):
         check_range(0, 1, modality_dropout=modality_dropout)
         if latent_dim % self_heads:
             raise UserError(f"latent_dim {latent_dim} does not divide by self_heads {self_heads}: change one")
+        self.data_spec = data_spec
         self.num_features = latent_dim
         self.checkpointing = checkpointing
         self.rows = num_latents * cross_heads  # query rows of one cross-attend
@@ -186,6 +187,7 @@ class Perceiver(Backbone):
 
     def segments(self, inputs: dict[str, ByteArray]) -> tuple[list[Segment], ReadPlan]:
         """The elements of all modalities, prepared for all cross-attends, and how they are processed."""
+        inputs = real_inputs(self.data_spec, inputs)
         first = next(iter(inputs.values())).values
         plan = plan_read(len(first), self.num_elements, self.rows, self.channels, first.dtype, first.device)
         return [self.elements(name, inputs[name], plan) for name in self.modalities], plan

@@ -178,8 +178,10 @@ def test_what_padding_holds_changes_no_bit_in_training(options, filling):
     for value in (0.0, filling):
         torch.manual_seed(0)
         layer = build(**options).train()
-        y = layer(padded(x, mask, value), mask=mask)
-        found.append([y.movedim(1, -1)[mask], *(b.clone() for b in layer.buffers())])
+        y = layer(padded(x, mask, value), mask=mask).movedim(1, -1)[mask]
+        found.append(
+            [y, *torch.autograd.grad(y.square().sum(), layer.parameters()), *(b.clone() for b in layer.buffers())]
+        )
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from src.backbones.lambda_networks import lambdas_first, position_lambda, scores_first
-from src.backbones.lambda_networks.position_lambda import position_lambdas
+from src.backbones.lambda_networks.position_lambda import defined_flops, executed_flops, position_lambdas
 from src.backbones.lambda_networks.scores_first import Tiling, sum_diagonals, tile_shape
 
 CASES = [
@@ -151,3 +151,14 @@ def test_executed_multiply_adds_are_those_that_run(order, r):
     with FlopCounterMode(display=False) as counter:
         order.forward(plan, *given)
     assert counter.get_total_flops() == 2 * expected
+
+
+@pytest.mark.parametrize("side", [7, 14, 28, 56])
+def test_executed_operations_never_fall_with_the_scope_nor_exceed_those_of_all_pairs(side):
+    found = [
+        executed_flops((2, side, side, 4, 16), (16, 1, r, r), (2, side, side, 16, 1)) for r in range(3, 2 * side, 4)
+    ]
+    assert found == sorted(found)
+    assert found[-1] <= defined_flops(
+        (2, side, side, 4, 16), (16, 1, 2 * side - 1, 2 * side - 1), (2, side, side, 16, 1)
+    )

@@ -10,7 +10,9 @@ import torch.multiprocessing as mp
 from sklearn.metrics import average_precision_score, top_k_accuracy_score
 from torch import Tensor
 
+from datamodules import UserError
 from src.metrics.classification import MultiLabelMetrics, SingleLabelMetrics, average_precision_per_class
+from src.metrics.regression import RegressionMetrics
 
 
 def labelled_scores(samples: int = 61, classes: int = 7, levels: int | None = None) -> tuple[Tensor, Tensor]:
@@ -78,6 +80,42 @@ def test_top1_and_top5_equal_scikit_learns():
     for k in (1, 5):
         wanted = top_k_accuracy_score(target.numpy(), scores.numpy(), k=k, labels=np.arange(7))
         assert found[f"top{k}"].item() == wanted
+
+
+def test_of_equal_scores_the_class_with_the_lower_index_ranks_first_in_top1_and_top5():
+    metrics = SingleLabelMetrics()
+    metrics.update(torch.zeros(21, 7), torch.arange(21) % 7, torch.ones(21), names(21))
+    found = metrics.compute()
+    assert found["top1"].item() == pytest.approx(1 / 7)
+    assert found["top5"].item() == pytest.approx(5 / 7)
+    assert set(metrics.predictions()["predicted"]) == {0}
+
+
+@pytest.mark.parametrize("levels", [2, 3, 8])
+def test_top1_is_the_share_of_right_predictions_and_no_higher_than_top5_with_ties(levels):
+    scores, _ = labelled_scores(samples=300, levels=levels)
+    target = torch.randint(7, (300,), generator=torch.Generator().manual_seed(1))
+    metrics = SingleLabelMetrics()
+    metrics.update(scores, target, torch.ones(300), names(300))
+    found, kept = metrics.compute(), metrics.predictions()
+    assert found["top1"].item() == (kept["predicted"] == kept["target"]).mean()
+    assert found["top1"] < found["top5"]
+
+
+@pytest.mark.parametrize("kind", [MultiLabelMetrics, SingleLabelMetrics, RegressionMetrics])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_scores_that_are_not_finite_end_the_evaluation_with_the_keys_in_one_line(kind, value):
+    scores, target = labelled_scores(samples=20)
+    scores[3:, 2] = value
+    weight = torch.ones(20)
+    weight[4] = 0  # padding may hold anything
+    with pytest.raises(
+        UserError, match=r"scores of 16 of 20 samples .* \(sample3, sample5, .*sample8, \.\.\.\)"
+    ) as error:
+        kind().update(scores, target, weight, names(20))
+    assert "\n" not in str(error.value)
+    weight[3:] = 0
+    kind().update(scores, target, weight, names(20))
 
 
 @pytest.mark.parametrize(("classes", "found"), [(5, {"top1", "samples"}), (6, {"top1", "top5", "samples"})])

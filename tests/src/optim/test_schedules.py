@@ -36,6 +36,11 @@ def test_cosine_falls_from_one_to_nearly_zero_and_is_halved_midway():
     assert schedule(STEPS, STEPS) == pytest.approx(0, abs=1e-15)
 
 
+@pytest.mark.parametrize("schedule", [Constant(0.1), Cosine(0.1), Step([0.5], warmup=0.1)])
+def test_past_its_end_a_schedule_stays_where_it_ended(schedule):
+    assert {schedule(step, STEPS) for step in (STEPS, STEPS + 1, 2 * STEPS, 10 * STEPS)} == {schedule(STEPS, STEPS)}
+
+
 def test_step_falls_at_its_shares_as_in_the_papers_imagenet_recipe():
     schedule = Step([0.95, 0.7, 0.85])  # epochs 84, 102 and 114 of 120, in any order
     factors = {epoch: schedule(epoch, 120) for epoch in (0, 83, 84, 101, 102, 113, 114, 119)}

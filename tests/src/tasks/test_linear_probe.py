@@ -1,6 +1,8 @@
 """Linear probes: closed form and trained maps, chosen on the validation split, of frozen features computed once."""
 
 import json
+import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,19 +10,21 @@ import torch
 import yaml
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import src.evaluate as evaluate
 import src.fit as fit
 from datamodules import Digits, UserError
+from src.backbones import Perceiver
 from src.cli import ByteBenchCLI
 from src.runs.folder import Run
+from src.tasks import LinearProbe
 from src.tasks.linear_maps import solve_maps, train_maps
 from src.training.weights import load_weights
 from tests.support import DIGITS
 
-PENALTIES, RATES = [1.0, 100.0, 1e6], [1e-6, 0.1, 1.0]
+PENALTIES = [1.0, 100.0, 1e6]
 
 
 def labelled_features(samples: int = 300) -> tuple[Tensor, Tensor]:
@@ -38,7 +42,7 @@ def config_of(folder: Path, cell: str, classes: list[int], **changes) -> list[st
     init_args = changes.pop("init_args", {})
     if cell != "trained":
         config["model"] = {"class_path": "src.tasks.LinearProbe", "init_args": {"backbone": backbone_of(config)}}
-        config["model"]["init_args"] |= {"learning_rates": RATES, "penalties": PENALTIES, "epochs": 5} | init_args
+        config["model"]["init_args"] |= {"penalties": PENALTIES} | init_args
         config["trainer"] = {"max_epochs": 1}
     config["trainer"] |= changes
     path = folder / f"{cell}.yaml"
@@ -88,36 +92,71 @@ def test_the_closed_form_is_scikit_learns_ridge_regression(penalty):
     assert found.bias.detach().numpy() == pytest.approx(wanted.intercept_, abs=1e-5)
 
 
-def test_a_map_trained_long_enough_is_scikit_learns_logistic_regression():
+@pytest.mark.parametrize("penalty", [0.01, 1.0, 100.0])
+def test_a_trained_map_is_scikit_learns_logistic_regression_at_its_minimum(penalty):
     features, target = labelled_features()
-
-    def loss(scores: Tensor, wanted: Tensor) -> Tensor:
-        return F.cross_entropy(scores, wanted, reduction="none")
-
-    (_, found) = train_maps(features, target, 3, loss, [1e-3, 0.1], epochs=300, batch_size=300)
-    wanted = LogisticRegression(C=1e6, tol=1e-8, max_iter=2000).fit(features.numpy(), target.numpy())
+    (_, (found, converged), _) = train_maps(features, target, 3, [1e-3, penalty, 1e3])
+    wanted = LogisticRegression(C=1 / (2 * penalty), tol=1e-10, max_iter=5000).fit(features.numpy(), target.numpy())
+    assert converged
+    assert found.weight.detach().numpy() == pytest.approx(wanted.coef_, abs=1e-4)
     probabilities = found(features).softmax(dim=1).detach().numpy()
-    assert probabilities == pytest.approx(wanted.predict_proba(features.numpy()), abs=5e-3)
+    assert probabilities == pytest.approx(wanted.predict_proba(features.numpy()), abs=1e-4)
 
 
-def test_maps_are_trained_as_if_each_were_alone():
+def test_a_map_to_several_labels_is_one_logistic_regression_for_each():
     features, target = labelled_features()
+    labels = torch.stack([target == 1, features[:, 0] > 0.5], dim=1).long()
+    ((found, _),) = train_maps(features, labels, 2, [1.0])
+    for label in range(2):
+        wanted = LogisticRegression(C=0.5, tol=1e-10, max_iter=5000).fit(features.numpy(), labels[:, label].numpy())
+        assert found.weight[label].detach().numpy() == pytest.approx(wanted.coef_[0], abs=1e-4)
+        assert found.bias[label].item() == pytest.approx(wanted.intercept_[0], abs=1e-4)
 
-    def loss(scores: Tensor, wanted: Tensor) -> Tensor:
-        return F.cross_entropy(scores, wanted, reduction="none")
 
-    together = train_maps(features, target, 3, loss, [0.01, 3e38, 0.3], epochs=3, batch_size=32)
-    assert not together[1].weight.isfinite().all()
-    for found, rate in ((together[0], 0.01), (together[2], 0.3)):
-        (alone,) = train_maps(features, target, 3, loss, [rate], epochs=3, batch_size=32)
-        assert torch.equal(found.weight, alone.weight)
+def test_maps_converge_on_features_that_depend_on_one_another_and_have_a_constant_one():
+    features, target = labelled_features()
+    mixed = features @ torch.linspace(-6, 6, 8).exp().diag() @ torch.linalg.qr(torch.randn(8, 8))[0]
+    mixed = torch.cat([mixed - mixed.mean(dim=0), torch.zeros(300, 1)], dim=1)
+    found = train_maps(mixed, target, 3, [1e-3, 1.0])
+    assert all(fit.converged for fit in found)
+    assert all(fit.linear.weight[:, -1].abs().max() == 0 for fit in found)
+
+
+def test_a_penalty_of_a_path_gives_what_it_gives_alone():
+    features, target = labelled_features()
+    path = train_maps(features, target, 3, [0.01, 1.0, 100.0])
+    for number, penalty in enumerate([0.01, 1.0, 100.0]):
+        (alone,) = train_maps(features, target, 3, [penalty])
+        torch.testing.assert_close(path[number].linear.weight, alone.linear.weight, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ([0.5, 0.6, 0.7], "1e\\+06, is at the end of the penalties 1 to 1e\\+06: add larger ones"),
+        ([0.7, 0.6, 0.5], "1, is at the end of the penalties 1 to 1e\\+06: add smaller ones"),
+        ([0.5, 0.7, 0.7], None),
+        ([0.7, 0.7, 0.6], None),
+        ([0.5, 0.7, 0.6], None),
+    ],
+)
+def test_a_penalty_chosen_at_an_end_of_the_list_gives_a_warning(scores, said, recwarn, monkeypatch):
+    data = Digits()
+    probe = LinearProbe(data.spec, partial(Perceiver, num_latents=2, latent_dim=8), penalties=PENALTIES)
+    found = iter(scores)
+    monkeypatch.setattr(probe, "validate", lambda linear: next(found))
+    monkeypatch.setattr(probe, "log", lambda *args: None)
+    assert probe.choose("penalty", [nn.Linear(8, 10) for _ in scores], probe.head) == scores.index(max(scores))
+    warned = [str(warning.message) for warning in recwarn]
+    assert bool(warned) == bool(said)
+    assert not said or re.search(said, warned[0])
 
 
 def test_a_probe_on_unseen_classes_beats_chance_and_says_what_it_chose(folder):
     for cell in ("probe", "random"):
         metrics = results(folder, cell)["metrics"]
-        assert any(metrics["val"]["learning_rate"] == pytest.approx(rate) for rate in RATES)
         assert metrics["val"]["penalty"] in PENALTIES
+        assert metrics["val"]["ridge_penalty"] in PENALTIES
         assert metrics["test"]["top1"] > 0.5
         assert metrics["test"]["ridge_top1"] > 0.5
         assert metrics["test"]["samples"] == len(Digits(classes=[5, 6, 7, 8, 9]).split("test").keys)
@@ -134,7 +173,7 @@ def test_the_penalty_and_the_map_are_those_that_scikit_learn_finds_best_on_valid
     fitted = [Ridge(alpha=p).fit(train[0].numpy()[order], labels[order]) for p in PENALTIES]
     reached = [(m.predict(val[0].numpy()).argmax(1) == val[1].numpy()).mean() for m in fitted]
     best = reached.index(max(reached))
-    assert metrics["val"]["penalty"] == PENALTIES[best]
+    assert metrics["val"]["ridge_penalty"] == PENALTIES[best]
     assert metrics["val"]["ridge_top1"] == pytest.approx(max(reached), abs=1e-6)
     found = (fitted[best].predict(test[0].numpy()).argmax(1) == test[1].numpy()).mean()
     assert metrics["test"]["ridge_top1"] == pytest.approx(found, abs=1e-6)
@@ -165,13 +204,13 @@ def test_the_backbone_of_a_probe_is_that_of_the_run_to_the_last_bit(folder):
 def test_evaluating_a_probes_run_gives_its_results_again(folder, split):
     wanted = results(folder, "probe")["metrics"][split]
     found = evaluate.main(["--run", str(folder / "probe" / "seed0"), "--split", split])
-    assert found.keys() == wanted.keys() - {"learning_rate", "penalty"}
+    assert found.keys() == wanted.keys() - {"penalty", "ridge_penalty"}
     for name, value in found.items():
         assert value == pytest.approx(wanted[name], rel=1e-5)
 
 
 def test_each_picture_goes_through_the_backbone_once(folder, tmp_path):
-    options = config_of(tmp_path, "counted", [5, 6, 7, 8, 9], init_args={"epochs": 3})
+    options = config_of(tmp_path, "counted", [5, 6, 7, 8, 9])
     cli = ByteBenchCLI(options, recording=False)
     seen: list[int] = []
     cli.model.backbone.register_forward_hook(lambda module, args, out: seen.append(len(out)))
@@ -222,9 +261,8 @@ def test_weights_that_are_missing_or_no_checkpoint_are_named(tmp_path):
         ({"limit_val_batches": 0}, "leave validation on"),
         ({"max_steps": 3}, r"before the probe had the features of all training batches: leave --trainer\.max_steps"),
         ({"val_check_interval": 0.5}, "before the probe had the features of all training batches"),
-        ({"init_args": {"penalties": [0.0, 1.0]}}, "give one or more of each, all above 0"),
-        ({"init_args": {"learning_rates": []}}, "give one or more of each, all above 0"),
-        ({"init_args": {"epochs": 0}}, "epochs 0, batch_size 256 of the probe: give at least 1 of each"),
+        ({"init_args": {"penalties": [0.0, 1.0]}}, "give one or more, all above 0"),
+        ({"init_args": {"penalties": []}}, r"penalties \[\]: give one or more, all above 0"),
     ],
 )
 def test_settings_that_make_no_probe_are_refused(changes, said, tmp_path):
