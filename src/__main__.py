@@ -11,6 +11,7 @@ COMMANDS = {
     "fit": "train a variant of a benchmark and test it",
     "evaluate": "measure a finished run again",
     "suite": "run all variants of a table",
+    "tune": "search options of all variants of a table alike",
     "compare": "compare finished runs",
     "reproduce": "repeat a run and compare the bits",
     "export": "write a run's model as a program or a file of weights",

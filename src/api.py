@@ -73,7 +73,8 @@ def fit(
                 print(model.loaded_weights)
                 run.write("weights.json", model.loaded_weights.to_dict())
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
-        trainer.test(model, data, verbose=False)
+        if cli.config["test"]:
+            trainer.test(model, data, verbose=False)
         if model.predictions is not None:
             run.write_predictions("predictions", with_clusters(model.predictions, data))
         run.write("results.json", cli.results().to_dict())
@@ -109,6 +110,8 @@ def evaluate(
     trained_on = run.read("data.json")
     cli = load_run(run, checkpoint, words_of(options))
     data = cli.datamodule
+    if split == "test" and not cli.config["test"]:
+        raise UserError(f"{run.folder} is a trial of tuning, which chooses on val: pass --split val")
     data.test_split = split
     cli.trainer.test(cli.model, data, verbose=False)
 

@@ -34,9 +34,9 @@ from .runs.environment import peak_memory
 from .runs.folder import Run
 from .runs.metrics_log import MetricsLog
 from .runs.results import Results
-from .suites.definition import load_suite
+from .suites.protocol import entry_of
 from .tasks.base import Task
-from .training.building import check_trainer, told_in_one_line
+from .training.building import check_trainer, limited_by_flops, told_in_one_line
 from .training.checkpointing import Checkpointing
 from .training.energy import Energy
 from .training.progress import RunProgress, Throughput
@@ -108,13 +108,25 @@ class ByteBenchCLI(LightningCLI):
         )
         parser.add_argument("--compile", type=bool, default=False, help="torch.compile the backbone")
         parser.add_argument(
+            "--max_flops",
+            type=float | None,
+            default=None,
+            help="train for this many floating-point operations, counted as three times those of a forward pass",
+        )
+        parser.add_argument(
+            "--test", type=bool, default=True, help="measure the test split after training; trials of tuning do not"
+        )
+        parser.add_argument(
             "--trust",
             type=list[str],
             default=[],
             help="further packages whose classes configs may name",
         )
         parser.add_argument(
-            "--suite", help="the suite file that the run belongs to: its published figures are recorded"
+            "--suite",
+            type=str | None,
+            default=None,
+            help="the suite file that the run belongs to: its published figures are recorded",
         )
         parser.add_argument("--tags", type=list[str], default=[], help="tags in W&B")
         integers_stay_integers(parser)
@@ -132,7 +144,7 @@ class ByteBenchCLI(LightningCLI):
         seed = self.config["seed_everything"]
         self.wandb_id = os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)  # a sweep has named it
         self.run = Run(Path(self.config["runs_dir"], self.config["experiment"], self.config["cell"], f"seed{seed}"))
-        self.suite = load_suite(Path(self.config["suite"])).entry(self.config["cell"]) if self.config["suite"] else None
+        self.suite = entry_of(self.config, freezing=False) if self.recording else None
         super().instantiate_classes()
         if self.config["compile"]:
             self.model.backbone.compile()
@@ -142,6 +154,9 @@ class ByteBenchCLI(LightningCLI):
         config: dict[str, Any] = dict(self.config_init["trainer"])
         callbacks, loggers = as_list(config.pop("callbacks")), as_list(config.pop("logger"))
         config["strategy"] = make_strategy(config["strategy"])
+        if self.config["max_flops"] is not None and self.recording:
+            batch = self.datamodule.batch_size * (config["accumulate_grad_batches"] or 1)
+            config |= limited_by_flops(self.config["max_flops"], self.model.flops_per_example, batch)
         check_trainer(config)
         if config["enable_progress_bar"] is not False:
             callbacks.append(RunProgress())
@@ -201,7 +216,8 @@ class ByteBenchCLI(LightningCLI):
         config, data = self.full_config(), self.described_data()
         found = newest_checkpoint(self.run.folder / "checkpoints") if self.config["resume"] else None
         if found is None:
-            self.run.begin(config, data, self.wandb_id)
+            self.suite = entry_of(self.config, freezing=True)
+            self.run.begin(config, data, self.wandb_id, self.suite and self.suite.frozen)
             return None
         path, checkpoint = found
         self.run.check_begun()
@@ -239,7 +255,7 @@ class ByteBenchCLI(LightningCLI):
             cell=self.config["cell"],
             seed=self.config["seed_everything"],
             metrics=metrics,
-            main_metric=main_metric(metrics["test"]),
+            main_metric=main_metric(metrics["test"] or metrics["val"]),
             metric_definition=model.test_metrics.definition,
             parameters=model.num_parameters,
             flops_per_example=model.flops_per_example,
@@ -272,9 +288,9 @@ class ByteBenchCLI(LightningCLI):
     def plain(self, parsed: Any) -> dict:
         """Parsed options as plain values, without secrets and what concerns this command and not the run."""
         config = yaml.safe_load(self.parser.dump(parsed, skip_link_targets=False, skip_none=False))
-        for name in ("resume", "trust"):
-            del config[name]
-        return redacted(config)
+        usual = {"max_flops": None, "test": True}  # left out, as older runs do not have them
+        left_out = {"resume", "trust", *(name for name, value in usual.items() if config[name] == value)}
+        return redacted({name: value for name, value in config.items() if name not in left_out})
 
 
 class ConfigCLI(ByteBenchCLI):

@@ -24,7 +24,7 @@ def main(args: list[str] | None = None) -> Run:
 
 @rank_zero
 def print_finished(run: Run) -> None:
-    print_runs([run])
+    print_runs([run], "test" if run.results().metrics.get("test") else "val")
     print_next_after_run(run)
 
 

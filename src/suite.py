@@ -11,19 +11,23 @@ from pathlib import Path
 from datamodules import UserError
 from datamodules.core.signals import name_of, on_ending_signals
 
+from . import api
 from .config.command import Parser, run_command
 from .config.package import command_name, find_config
 from .report.next_steps import print_next_after_suite
-from .report.table import print_runs
+from .report.text import print_comparison
 from .runs.folder import Run
 from .runs.lock import owned
 from .suites.definition import SUITES, Suite, Variant, load_suite
 from .suites.launchers import Work, run_here, run_on_ray, submit_to_slurm
+from .suites.protocol import freeze
+from .suites.tuning import with_choices
 from .suites.warm import pass_on, told
 
 DESCRIPTION = """Train and test every variant of a suite with every seed, each run in its own process. Finished runs are
 skipped and stopped runs resume, so the same command continues an interrupted suite, but not one that was edited since: its
-finished runs must have the options that it gives now. Runs that fail are listed at the end."""
+finished runs must have the options that it gives now, and its claims are frozen before a run reads the test split. Ends with
+the table that compare prints. Runs that fail are listed at the end."""
 
 
 def main(args: list[str] | None = None) -> list[Run]:
@@ -33,6 +37,13 @@ def main(args: list[str] | None = None) -> list[Run]:
     parser.add_argument("suite", type=Path, help="a file in configs/suites, or its name")
     parser.add_argument("--seeds", type=int, nargs="+", help="these seeds instead of the suite's")
     parser.add_argument("--variants", nargs="+", help="run only these variants")
+    parser.add_argument(
+        "--add",
+        metavar="CLASS",
+        action="append",
+        default=[],
+        help="put a backbone, by its class path, into every combination of the suite's matrix; may be given again",
+    )
     parser.add_argument("--list", action="store_true", help="print the commands that run each variant alone, and exit")
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="parent of the run folders (default: runs)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, sharing the cores (default: 1)")
@@ -48,7 +59,7 @@ def main(args: list[str] | None = None) -> list[Run]:
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs} is below 1")
     options.suite = Path(find_config(str(options.suite), "suites"))
-    suite = load_suite(options.suite)
+    suite = with_choices(load_suite(options.suite, options.add), options.runs_dir)
     chosen = [suite.variant(name) for name in options.variants] if options.variants else suite.variants
     if options.list:
         path = options.suite.resolve()
@@ -57,19 +68,23 @@ def main(args: list[str] | None = None) -> list[Run]:
         return []
     trust = ["--trust", options.trust] if options.trust else []
     works = list(all_works(suite, options.seeds or suite.seeds, options.runs_dir, trust))
+    experiment = options.runs_dir / suite.name
     if options.task is not None:
+        freeze(suite, experiment)
         become(works, options.task)
     waves = [[work for variant, work in works if variant in wave and variant in chosen] for wave in suite.waves()]
-    waiting = [[work for work in wave if not run_of(work).finished] for wave in waves]
-    check_finished([work for wave in waves for work in wave if run_of(work).finished])
+    waiting = [[work for work in wave if not work.run.finished] for wave in waves]
+    check_finished([work for wave in waves for work in wave if work.run.finished])
     if options.on == "slurm":
+        freeze(suite, experiment)
         again = [str(options.suite), "--runs_dir", str(options.runs_dir)]
         again += ["--seeds", *map(str, options.seeds)] if options.seeds else []
-        again += trust
+        again += [word for class_path in options.add for word in ("--add", class_path)] + trust
         submit_to_slurm([wave for wave in waiting if wave], again, options.sbatch)
         return []
     failed: list[Work] = []
-    with owned(options.runs_dir / suite.name, "wait for it; --jobs runs several variants at a time"):
+    with owned(experiment, "wait for it; --jobs runs several variants at a time"):
+        freeze(suite, experiment)
         if options.on == "here":
             on_ending_signals(pass_on, pass_on)
         for wave in waiting:
@@ -77,11 +92,11 @@ def main(args: list[str] | None = None) -> list[Run]:
                 run_on_ray(wave, options.cpus, options.gpus) if options.on == "ray" else run_here(wave, options.jobs)
             )
             failed += [work for work, status in ended if status]
-    runs = [run_of(work) for wave in waves for work in wave]
+    runs = [work.run for wave in waves for work in wave]
     finished = [run for run in runs if run.finished]
     if finished:
-        print_runs(finished)
-        print_next_after_suite(options.runs_dir / suite.name)
+        print_comparison(api.compare(finished))
+        print_next_after_suite(experiment)
     if told:
         left = f"{len(runs) - len(finished)} of {len(runs)} runs are not finished"
         print(f"stopped by {name_of(told[0])}, {left}: run the same command again to continue", file=sys.stderr)
@@ -112,7 +127,7 @@ def check_finished(works: list[Work]) -> None:
 
     for work in works:
         try:
-            check_options(run_of(work), work.options)
+            check_options(work.run, work.options)
         except UserError as error:
             what = str(error).partition(": ")[0]
             raise UserError(
@@ -126,10 +141,6 @@ def become(works: list[tuple[Variant, Work]], number: int) -> None:
         raise UserError(f"--task {number}: the suite has runs 0 to {len(works) - 1}")
     command = works[number][1].command
     os.execv(command[0], command)
-
-
-def run_of(work: Work) -> Run:
-    return Run(work.log.with_suffix(""))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,9 @@ def imported(tmp_path, statement: str, *words: str) -> set[str]:
     return set(told.read_text().split())
 
 
-@pytest.mark.parametrize("words", [["--help"], ["compare", "--help"], ["fit", "--help"], ["suite", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["compare", "--help"], ["fit", "--help"], ["suite", "--help"], ["tune", "--help"]]
+)
 def test_help_needs_no_torch(words, tmp_path):
     assert imported(tmp_path, COMMAND, *words) == set()
 

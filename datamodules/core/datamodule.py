@@ -274,7 +274,7 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
     def on_after_batch_transfer(self, batch: dict, dataloader_idx: int) -> Batch:
         if self.trainer is not None and self.trainer.training:
             self.steps_done += 1
-        self._count_bad(batch)
+        self.count_bad(batch)
         flat = self.flatten(batch)
         if self.trainer is None:
             return flat
@@ -282,7 +282,8 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         dtype = self.trainer.precision_plugin.convert_input(torch.empty(0)).dtype
         return replace(flat, inputs={name: byte_array.to(dtype) for name, byte_array in flat.inputs.items()})
 
-    def _count_bad(self, compact: dict) -> None:
+    def count_bad(self, compact: dict) -> None:
+        """Keep why samples of a batch could not be decoded. Raises UserError where these are too many."""
         self.samples_seen += len(compact["key"])
         self.samples_skipped += len(compact["bad"])
         for key, reason in compact["bad"].items():

@@ -31,6 +31,8 @@ COMMAND_OPTIONS = (
     "runs_dir",
     "resume",
     "compile",
+    "max_flops",
+    "test",
     "trust",
     "tags",
 )

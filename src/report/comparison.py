@@ -148,8 +148,9 @@ class Comparison:
         samples = first.samples(self.split) or 0
         tested = f"{samples:,} {self.split} samples" + ("" if first.fold is None else " in a fold")
         runs = f"{len(self.records)} runs of {len(self.variants)} variant{'s' if len(self.variants) > 1 else ''}"
-        budgets = {str(variant.budget) for variant in self.variants}
+        budgets = {str(v.budget) for v in self.variants if not v.records[0].trivial} or {"no training"}
         budget = "different budgets" if len(budgets) > 1 else budgets.pop()
+        budget = "equal: published" if published_budgets(self.records) else budget
         return f"{first.data['dataset']} {first.data['fingerprint'][:8]}, {tested}, {budget}; {runs}"
 
     def frame(self) -> pd.DataFrame:
@@ -227,6 +228,7 @@ def compare_runs(
         UserError: no run was measured on the split, none agrees with itself, or no variant is called `reference`.
     """
     sound, wrong = without_contradictions([Record.of(run) for run in runs])
+    any_budget = any_budget or published_budgets(sound)
     if wrong and not sound:
         raise UserError(error_line({out.folder: out.reasons[0] for out in wrong}))
     if reference is not None and reference not in (labels := [record.variant[1] for record in sound]):
@@ -261,6 +263,11 @@ def recorded_claims(records: Sequence[Record]) -> list[Claim]:
     return [
         parse_claim(text) for text in dict.fromkeys(text for suite in suites for text in getattr(suite, "claims", ()))
     ]
+
+
+def published_budgets(records: Sequence[Record]) -> bool:
+    """Whether all runs are of suites that train every variant as its paper did."""
+    return bool(records) and all(r.results.suite is not None and r.results.suite.equal == "published" for r in records)
 
 
 def variants_of(records: list[Record], split: str) -> list[VariantResults]:

@@ -101,6 +101,11 @@ class Record:
         return str(self.run.folder)
 
     @property
+    def trivial(self) -> bool:
+        """Whether it is a trivial baseline, which is not trained by steps."""
+        return str(self.config.get("model.class_path", "")).endswith(".Trivial")
+
+    @property
     def seed(self) -> int:
         return self.results.seed
 

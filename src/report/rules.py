@@ -137,7 +137,7 @@ def same_samples(run: Record, reference: Record) -> bool:
 @dataclass(frozen=True)
 class Budget:
     """How much a run was trained: samples that steps were taken on, samples of one step, and, if that ended the run,
-    trainer.max_time with the hardware."""
+    trainer.max_time with the hardware, or max_flops."""
 
     samples: int
     batch: int
@@ -155,6 +155,8 @@ class Budget:
             ends = ((results.steps, "trainer.max_steps"), (results.epochs, "trainer.max_epochs"))
             if any(done >= (config.get(name) or -1) > 0 for done, name in ends):
                 limit = None
+        if (flops := config.get("max_flops")) is not None:
+            return cls(samples, batch, results.epochs, f"{flops:.3g} FLOPs of training")
         return cls(samples, batch, results.epochs, None if limit is None else f"{limit} on {record.hardware}")
 
     def __str__(self) -> str:
@@ -171,6 +173,8 @@ class Budget:
 
 
 def budget_reasons(run: Record, reference: Record) -> list[str]:
+    if run.trivial or reference.trivial:  # takes no steps
+        return []
     this, other = Budget.of(run), Budget.of(reference)
     return [] if this.equals(other, same_samples(run, reference)) else [f"budget: {this}, not {other}"]
 

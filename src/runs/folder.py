@@ -87,9 +87,16 @@ class Run:
             yield
 
     @rank_zero
-    def begin(self, config: dict, data: dict, wandb_id: str) -> None:
+    def begin(self, config: dict, data: dict, wandb_id: str, frozen: str | None = None) -> None:
         """Make the folder, with config.yaml, data.json and environment.json. An older run of this name is kept as
-        seed<k>.1, .2, ..."""
+        seed<k>.1, .2, ...
+
+        Args:
+            config: the options.
+            data: what data.json holds.
+            wandb_id: W&B's id of the run.
+            frozen: hash of its suite's claims and choices, known before training.
+        """
         folder, aside = self.folder, self.folder.with_name(self.folder.name + PART)
         if aside.exists():
             shutil.rmtree(aside)
@@ -99,7 +106,9 @@ class Run:
         texts = {
             "config.yaml": yaml.safe_dump(config, sort_keys=False),
             "data.json": json_text(data),
-            "environment.json": json_text({"wandb_id": wandb_id, **environment()}),
+            "environment.json": json_text(
+                {"wandb_id": wandb_id, **({"frozen": frozen} if frozen else {}), **environment()}
+            ),
         }
         for name, text in texts.items():
             write_file(aside / name, text)

@@ -29,7 +29,7 @@ PLACES = {
         "enable_checkpointing",
     )
 }
-PLACES |= {"runs_dir", "experiment", "cell", "suite", "config", "tags"}
+PLACES |= {"runs_dir", "experiment", "cell", "suite", "config", "tags", "test"}
 PLACES |= {f"data.init_args.{name}" for name in ("num_workers", "decode_workers", "in_memory", "data_dir")}
 DERIVED = "model.init_args.data_spec"  # from the data, which data.json describes
 

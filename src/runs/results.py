@@ -16,6 +16,13 @@ SCHEMA = 3  # 1 had no `schema`, `main_metric` and `suite`; 2 no `identity`, `pr
 Published = dict[str, dict[str, float]]  # metric -> version of the paper -> value
 
 
+class Tuned(TypedDict):
+    """What tuning chose for a variant: after how many trials, and the options."""
+
+    trials: Count
+    options: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class SuiteEntry:
     """Where a run stands in its suite, recorded when it was made.
@@ -25,12 +32,29 @@ class SuiteEntry:
         source: paper and table.
         position: of the variant, from 0.
         published: the published figures of the variant: metric to version (v1, v2) to value.
+        equal: what its variants get the same of: samples, time, flops; or published, each the budget of its paper.
+        reference: the variant that differences are taken from; None for the first.
+        claims: comparisons that were written down before the test split was read.
+        baselines: the variants that are trivial baselines.
+        tuned: what tuning chose for the variant; None where it has the options of its config.
+        frozen: hash of claims and choices, see src/suites/protocol.py.
     """
 
     name: str
     source: str
     position: Count
     published: Published
+    equal: str = "samples"
+    reference: str | None = None
+    claims: list[str] = field(default_factory=list)
+    baselines: list[str] = field(default_factory=list)
+    tuned: Tuned | None = None
+    frozen: str | None = None
+
+    @classmethod
+    def from_dict(cls, content: dict) -> SuiteEntry:
+        """Of a checked mapping; newer versions write more keys."""
+        return cls(**{each.name: content[each.name] for each in fields(cls) if each.name in content})
 
 
 class Memory(TypedDict):
@@ -123,5 +147,5 @@ class Results:
             found["main_metric"] = main_metric(name for split in measured.values() for name in split)
         known: dict[str, Any] = {each.name: found[each.name] for each in fields(cls) if each.name in found}
         if known.get("suite") is not None:
-            known["suite"] = SuiteEntry(**{each.name: known["suite"][each.name] for each in fields(SuiteEntry)})
+            known["suite"] = SuiteEntry.from_dict(known["suite"])
         return cls(**known)

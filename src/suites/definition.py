@@ -3,7 +3,7 @@
 The experiment of the runs is the suite's name, NAME for configs/suites/NAME.yaml. Keys of the file:
   source         paper and table of the published values
   seeds          seeds of every variant
-  budget         max_epochs, max_steps or max_time of every variant; the configs' own if left out
+  budget         max_epochs, max_steps, max_time or max_flops (of training) of every variant; the configs' own if left out
   config         a file of configs/, without .yaml, for the variants that name none
   variants       a list of name, config, overrides, published, and after: the name of an earlier variant whose runs this
                  one reads
@@ -12,6 +12,13 @@ The experiment of the runs is the suite's name, NAME for configs/suites/NAME.yam
   published      published values of the matrix's variants, by name
   folds          N: every variant runs once on each of N folds, with data.fold K and _foldK after its name
   published_for  published values of models that are no variants, by name
+  inherit        the name of a suite beside this one, whose keys hold where this file does not give its own: see inherit.py
+  equal          what all variants get the same of: samples (or what the budget says), time, flops; or published: each has
+                 the budget of its paper
+  baseline       methods of src.tasks.Trivial, each a further variant trivial_METHOD on the data of the first
+  reference      the variant that differences are taken from; the first if left out
+  claims         texts such as "perceiver > transformer on top1", fixed before the test split is read: see protocol.py
+  space          options that `python -m src.tune` searches, and their values: see tuning.py
 overrides: from an option, as on src.fit's command line without --, to its value; {seed} and {runs_dir} in it are the run's.
 published: {metric: {version: value}}. v1 is the first version of the paper, v2 the final one; top1, map and AP in %,
   parameters in millions, gflops in 10^9, counting a multiplication and an addition as two.
@@ -20,29 +27,31 @@ published: {metric: {version: value}}. v1 is the first version of the paper, v2 
 from __future__ import annotations
 
 import json
-import math
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from datamodules import UserError
 
-from ..config import documents
 from ..config.command import Parser
 from ..config.error_messages import suggest
 from ..config.names import check_name
-from ..config.package import CONFIGS
-from ..runs.results import Published, SuiteEntry
+from ..config.package import CONFIGS, NAME
+from ..runs.results import Published, SuiteEntry, Tuned
+from ..stats.claims import parse_claim
+from .inherit import read_inherited
+from .matrix import matrix_rows, with_backbone
+from .reading import read_keys, read_mapping, read_overrides, read_published
+from .space import Space, check_equal_sizes, read_space
 
 SUITES = CONFIGS / "suites"
 MOST_FOLDS = 1000
-BUDGETS = ("max_epochs", "max_steps", "max_time")
-# A suite changes what is trained, not where runs are kept, whom they trust, nor what the command does instead
-OPTION = re.compile(r"(data|model|trainer)(\.\w+)*\+?|compile|tags")
+BUDGETS = ("max_epochs", "max_steps", "max_time", "max_flops")
+# What is held equal, and the budget that it needs
+EQUAL: dict[str, tuple[str, ...]] = {"samples": (), "time": ("max_time",), "flops": ("max_flops",), "published": ()}
 KEYS = ("seeds", "budget", "config", "variants", "matrix", "published", "folds", "published_for")
+KEYS += ("inherit", "equal", "baseline", "reference", "claims", "space")
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,8 @@ class Variant:
     overrides: dict[str, Any]
     published: Published
     after: str | None = None
+    space: Space = field(default_factory=dict)
+    tuned: Tuned | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,10 @@ class Suite:
     seeds: tuple[int, ...]
     budget: dict[str, Any]
     published_for: dict[str, Published]
+    equal: str = "samples"
+    reference: str | None = None
+    claims: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
 
     def variant(self, name: str) -> Variant:
         """The variant of this name. Raises UserError with the nearest name if there is none."""
@@ -78,7 +93,17 @@ class Suite:
     def entry(self, name: str) -> SuiteEntry:
         """Where a variant stands, for the results of its runs. Raises UserError if there is none of this name."""
         variant = self.variant(name)
-        return SuiteEntry(self.name, self.source, self.variants.index(variant), variant.published)
+        return SuiteEntry(
+            self.name,
+            self.source,
+            self.variants.index(variant),
+            variant.published,
+            self.equal,
+            self.reference,
+            list(self.claims),
+            list(self.baselines),
+            variant.tuned,
+        )
 
     def waves(self) -> list[list[Variant]]:
         """The variants in groups; a group can run once those before it have finished."""
@@ -92,7 +117,7 @@ class Suite:
         """The arguments of src.fit for one run: its config, where it is kept, the budget and the overrides."""
         words = ["--config", str(variant.config), "--runs_dir", str(runs_dir), "--experiment", self.name]
         words += ["--suite", str(self.path), "--cell", variant.name, "--seed_everything", str(seed)]
-        budget = {f"trainer.{name}": value for name, value in self.budget.items()}
+        budget = {n if n == "max_flops" else f"trainer.{n}": value for n, value in self.budget.items()}
         for option, value in (budget | variant.overrides).items():
             text = value if isinstance(value, str) else json.dumps(value)
             words += [f"--{option}", text.replace("{seed}", str(seed)).replace("{runs_dir}", str(runs_dir))]
@@ -123,9 +148,19 @@ def expand_variant(args: Sequence[str]) -> list[str]:
     return [*suite.options(suite.variant(name), seed, found.runs_dir), *others]
 
 
-def load_suite(path: Path) -> Suite:
-    """Read and check a suite. Raises UserError with the file and what is wrong in it."""
-    content = read_keys(path, read_yaml(path), ("source",), KEYS)
+def load_suite(path: Path, added: Sequence[str] = ()) -> Suite:
+    """Reads and checks a suite.
+
+    Args:
+        path: its file.
+        added: class paths of backbones, each put into every combination of the matrix.
+
+    Raises:
+        UserError: the file, and what is wrong in it.
+    """
+    content = read_keys(path, read_inherited(path), ("source",), KEYS)
+    for class_path in added:
+        content = with_backbone(path, content, class_path)
     budget, seeds, folds = content.get("budget") or {}, content.get("seeds", [0]), content.get("folds")
     check_name(f"{path}: the suite's name", path.stem)
     if not isinstance(content["source"], str):
@@ -134,16 +169,18 @@ def load_suite(path: Path) -> Suite:
         raise UserError(f"{path}: seeds {seeds} should be a list of whole numbers, such as [0, 1, 2]")
     if folds is not None and (type(folds) is not int or not 0 < folds <= MOST_FOLDS):
         raise UserError(f"{path}: folds {folds!r} should be a whole number above 0")
-    read_keys(f"{path}, budget", budget, (), BUDGETS)
-    if not all(isinstance(value, int | str) and not str(value).startswith("--") for value in budget.values()):
-        raise UserError(f"{path}: budget {budget} should have numbers, and max_time a text such as 00:12:00:00")
     listed = content.get("variants") or []
     if not isinstance(listed, list):
         raise UserError(f"{path}: variants should be a list")
     rows = [*matrix_rows(path, content.get("matrix") or {}, content.get("published") or {}), *listed]
     if not rows:
         raise UserError(f"{path} has no variants: list them under variants, or give axes under matrix")
-    variants = [read_variant(path, number, row, content.get("config")) for number, row in enumerate(rows, start=1)]
+    space = read_space(str(path), content.get("space"))
+    variants = [
+        read_variant(path, number, row, content.get("config"), space) for number, row in enumerate(rows, start=1)
+    ]
+    baselines = read_baselines(path, content.get("baseline"), variants[0])
+    variants += baselines
     names = [variant.name for variant in variants]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UserError(f"{path}: two variants are called {twice[0]}: give every variant a name of its own")
@@ -151,57 +188,78 @@ def load_suite(path: Path) -> Suite:
         if variant.after is not None and variant.after not in names[:number]:
             near = suggest(variant.after, names[:number])
             raise UserError(f"{path}, variant {variant.name}: no variant before it is called {variant.after!r}{near}")
+    reference = content.get("reference")
+    if reference is not None and reference not in names:
+        raise UserError(f"{path}: no variant is called {reference!r}, as its reference{suggest(reference, names)}")
+    check_equal_sizes(path, {v.name: v.space for v in variants if v not in baselines})
     if folds is not None:
         variants = [of_fold(variant, fold) for variant in variants for fold in range(folds)]
     figures_of = read_mapping(f"{path}, published_for", content.get("published_for"))
-    others = {name: read_published(f"{path}, {name}", figures) for name, figures in figures_of.items()}
-    return Suite(path.stem, path, content["source"], tuple(variants), tuple(seeds), budget, others)
+    return Suite(
+        path.stem,
+        path,
+        content["source"],
+        tuple(variants),
+        tuple(seeds),
+        read_budget(path, budget),
+        {name: read_published(f"{path}, {name}", figures) for name, figures in figures_of.items()},
+        read_equal(path, content.get("equal"), budget),
+        reference,
+        read_claims(path, content.get("claims")),
+        tuple(variant.name for variant in baselines),
+    )
 
 
-def read_yaml(path: Path) -> Any:
-    if not path.is_file():
-        beside = [found.name for found in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        raise UserError(f"there is no suite {path}{suggest(path.name, beside)}")
-    return documents.read_yaml(path)
+def read_budget(path: Path, budget: Any) -> dict[str, Any]:
+    read_keys(f"{path}, budget", budget, (), BUDGETS)
+    if not all(isinstance(value, int | float | str) and not str(value).startswith("--") for value in budget.values()):
+        raise UserError(f"{path}: budget {budget} should have numbers, and max_time a text such as 00:12:00:00")
+    return budget
 
 
-def read_keys(where: object, content: Any, needed: tuple[str, ...], others: tuple[str, ...]) -> dict:
-    """A mapping that has all of the `needed` keys, and no keys but these and `others`."""
-    if not isinstance(content, dict):
-        raise UserError(f"{where}: expected the keys {', '.join(needed + others)}, found {content!r}")
-    for key in content:
-        if key not in needed + others:
-            raise UserError(f"{where} has the unknown key {key!r}{suggest(str(key), needed + others)}")
-    if missing := [key for key in needed if key not in content]:
-        raise UserError(f"{where} lacks {missing[0]}: add it")
-    return content
+def read_equal(path: Path, equal: Any, budget: dict[str, Any]) -> str:
+    """What is held equal; what the budget says if the file does not."""
+    of_budget = next((name for name, needed in EQUAL.items() if set(needed) & set(budget)), "samples")
+    if equal is None:
+        return of_budget
+    if equal not in EQUAL:
+        raise UserError(f"{path}: equal {equal!r} is not known{suggest(equal, EQUAL)}")
+    if equal not in (of_budget, "published"):
+        needs = f"needs {EQUAL[equal][0]} in the budget" if EQUAL[equal] else f"does not go with budget {budget}"
+        raise UserError(f"{path}: equal {equal} {needs}: change one of them")
+    return equal
 
 
-def matrix_rows(path: Path, axes: Any, published: Any) -> Iterator[dict]:
-    """Every combination of the axes' choices, in the form of a row of `variants`."""
-    if not isinstance(axes, dict) or not all(isinstance(choices, dict) for choices in axes.values()):
-        raise UserError(f"{path}: matrix should map axes to short names, and these to config and overrides")
-    for axis, choices in axes.items():
-        for name, choice in choices.items():
-            where = f"{path}, matrix, {axis} {name!r}"
-            if not isinstance(name, str):
-                raise UserError(f"{where}: a short name should be a text: put it in quotes")
-            read_overrides(where, read_keys(where, choice, (), ("config", "overrides")))
-    rows = {}
-    for combination in product(*(choices.items() for choices in reversed(axes.values()))) if axes else ():
-        names, choices = zip(*reversed(combination), strict=True)
-        row: dict[str, Any] = {"name": "_".join(filter(None, names))}
-        for choice in choices:
-            row |= choice | {"overrides": row.get("overrides", {}) | read_overrides("", choice)}
-        rows[row["name"]] = row
-    for name, figures in read_keys(f"{path}, published", published, (), tuple(rows)).items():
-        rows[name]["published"] = figures
-    yield from rows.values()
+def read_claims(path: Path, content: Any) -> tuple[str, ...]:
+    if not isinstance(content or [], list):
+        raise UserError(f'{path}: claims should be a list of texts, such as ["a > b on top1"], not {content!r}')
+    try:
+        return tuple(parse_claim(claim).text for claim in content or [])
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
-def read_variant(path: Path, number: int, content: Any, default: str | None) -> Variant:
-    """default: the suite's own config."""
-    needed, others = ("name",), ("overrides", "published", "after")
+def read_baselines(path: Path, methods: Any, first: Variant) -> list[Variant]:
+    """One variant for each method of `src.tasks.Trivial`, on the data of the first variant."""
+    methods = [methods] if isinstance(methods, str) else methods or []
+    if not isinstance(methods, list) or not all(isinstance(method, str) for method in methods):
+        raise UserError(f"{path}: baseline {methods!r} should be methods of src.tasks.Trivial, such as [majority]")
+    data = {name: value for name, value in first.overrides.items() if name.startswith("data")}
+    task = f"{NAME}.tasks.Trivial"
+    return [
+        Variant(
+            check_name(f"{path}, baseline", f"trivial_{method}"),
+            first.config,
+            data | {"model": {"class_path": task, "init_args": {"method": method}}},
+            {},
+        )
+        for method in methods
+    ]
+
+
+def read_variant(path: Path, number: int, content: Any, default: str | None, space: Space) -> Variant:
+    """default, space: the suite's own config and space, for a variant that names none."""
+    needed, others = ("name",), ("overrides", "published", "after", "space")
     needed, others = ((*needed, "config"), others) if default is None else (needed, ("config", *others))
     content = read_keys(f"{path}, variant {number}", content, needed, others)
     name, configs = check_name(f"{path}, variant {number}: name", content["name"]), path.parent.parent
@@ -211,28 +269,8 @@ def read_variant(path: Path, number: int, content: Any, default: str | None) -> 
         raise UserError(f"{path}, variant {name}: there is no config {config}{near}")
     where = f"{path}, variant {name}"
     published = read_published(where, content.get("published") or {})
-    return Variant(name, config, read_overrides(where, content), published, content.get("after"))
-
-
-def read_overrides(where: str, content: dict) -> dict[str, Any]:
-    overrides = content.get("overrides") or {}
-    if not isinstance(overrides, dict):
-        raise UserError(f"{where}: overrides {overrides!r} should map options to values")
-    for option, value in overrides.items():
-        if not OPTION.fullmatch(str(option)) or str(option).endswith(".help"):
-            raise UserError(
-                f"{where}: {option!r} is no option that a suite changes: name one of data, model or trainer"
-            )
-        if isinstance(value, str) and value.startswith("--"):
-            raise UserError(f"{where}: {option} is {value!r}: a value does not start with --")
-    return overrides
-
-
-def read_mapping(where: str, content: Any) -> dict:
-    """A mapping with names as keys; None is an empty one."""
-    if not isinstance(content or {}, dict) or not all(isinstance(name, str) for name in content or {}):
-        raise UserError(f"{where}: expected names with values, found {content!r}")
-    return content or {}
+    own = read_space(where, content["space"]) if "space" in content else space
+    return Variant(name, config, read_overrides(where, content), published, content.get("after"), own)
 
 
 def of_fold(variant: Variant, fold: int) -> Variant:
@@ -240,13 +278,3 @@ def of_fold(variant: Variant, fold: int) -> Variant:
     after = variant.after and f"{variant.after}_fold{fold}"
     overrides = variant.overrides | {"data.fold": fold}
     return replace(variant, name=f"{variant.name}_fold{fold}", overrides=overrides, after=after)
-
-
-def read_published(where: str, content: Any) -> Published:
-    """{metric: {version: value}}, checked."""
-    figures = read_mapping(f"{where}, published", content)
-    for metric, versions in figures.items():
-        read_keys(f"{where}, {metric}", versions, (), ("v1", "v2"))
-        if not all(type(value) in (int, float) and math.isfinite(value) for value in versions.values()):
-            raise UserError(f"{where}: {metric} {versions} should be numbers")
-    return figures

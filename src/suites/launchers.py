@@ -17,6 +17,7 @@ from datamodules import UserError
 
 from ..config.command import format_duration
 from ..config.package import CONFIGS, NAME
+from ..runs.folder import Run
 from .warm import run_warm
 
 SBATCH = CONFIGS / "slurm" / "run.sbatch"
@@ -31,6 +32,10 @@ class Work:
     name: str
     options: list[str]
     log: Path
+
+    @property
+    def run(self) -> Run:
+        return Run(self.log.with_suffix(""))
 
     @property
     def command(self) -> list[str]:

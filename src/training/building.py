@@ -48,3 +48,22 @@ def check_trainer(config: dict[str, Any]) -> None:
     check_range(0, **{f"--trainer.{name}": config[name] for name in ("min_epochs", "min_steps", "gradient_clip_val")})
     counts = ("num_nodes", "accumulate_grad_batches", "log_every_n_steps", "check_val_every_n_epoch")
     check_counts(**{f"--trainer.{name}": config[name] for name in counts})
+
+
+def limited_by_flops(max_flops: float, per_example: int, batch: int) -> dict[str, Any]:
+    """Options of the trainer for a budget of operations; a backward pass counts as two forward passes.
+
+    Args:
+        max_flops: of the whole training.
+        per_example: of one forward pass on one example; 0 for what is not trained by steps.
+        batch: examples of a step.
+
+    Raises:
+        UserError: it is less than one step needs.
+    """
+    if not per_example:
+        return {}
+    step = 3 * per_example * batch
+    if not step <= max_flops < float("inf"):
+        raise UserError(f"--max_flops {max_flops:g} is no budget: a step of this model needs {step:.3g}, give more")
+    return {"max_steps": int(max_flops // step), "max_epochs": -1}
