@@ -159,14 +159,22 @@ def test_a_first_screen_is_short(words, capsys):
     assert max(map(len, lines)) <= 120
 
 
-def test_the_list_has_every_config_suite_data_set_task_and_backbone(capsys):
-    fit_help.answer_help(["--list"])
+def listed(words: list[str], capsys) -> dict[str, str]:
+    """Names and what is said of them."""
+    fit_help.answer_help(words)
     lines = [line for line in capsys.readouterr().out.splitlines() if line[0] == " "]
-    listed = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
+    return {line.split()[0]: line.split(maxsplit=1)[1] for line in lines}
+
+
+def test_the_lists_have_every_config_suite_data_set_task_and_backbone(capsys):
     configs = {path.stem for folder in ("configs", "configs/suites") for path in (ROOT / folder).glob("*.yaml")}
-    assert set(listed) >= configs | {"Digits", "AudioSet", "Classification", "Regression", "Perceiver", "LambdaResNet"}
-    assert not set(listed) & {"ByteArray", "Backbone", "LambdaLayer", "DataSpec"}  # not for these slots
-    assert all(listed.values())
+    assert set(listed(["--list"], capsys)) == configs
+    assert set(listed(["--data.help"], capsys)) >= {"Digits", "AudioSet", "Icons"}
+    assert set(listed(["--model.help"], capsys)) >= {"Classification", "Regression"}
+    backbones = listed(["--model.backbone.help"], capsys)
+    assert set(backbones) >= {"Perceiver", "LambdaResNet"}
+    assert not set(backbones) & {"Backbone", "LambdaLayer"}  # not for this slot
+    assert all(backbones.values())
 
 
 @pytest.mark.parametrize(

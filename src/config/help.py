@@ -37,9 +37,9 @@ Also: --print_config (the whole config), --debug (stack traces), --tags '[a, b]'
 values), --trust '[PACKAGE]' (lets configs name classes of a further package).
 
 More help:
-  --list                       configs, suites, data sets, tasks and backbones, one line each
-  --model.help, --data.help, --trainer.help
-                               options of the model, the data and the trainer
+  --list                       configs and suites, one line each
+  --model.help, --model.backbone.help, --data.help, --trainer.help
+                               tasks, backbones and data sets, one line each; options of the trainer
   --data.help CLASS            options of one class, such as Digits, Perceiver or {name}.tasks.Classification
 """
 BASES = {"datamodules": "datamodules.ByteArrayDataModule"}
@@ -68,17 +68,13 @@ def answer_help(args: Sequence[str]) -> bool:
 
 
 def listing() -> Iterator[str]:
-    """A line for each config, suite, data set, task and backbone."""
+    """A line for each config and suite."""
     for title, folder in (("configs", CONFIGS), ("suites", CONFIGS / "suites")):
         yield f"{title}:"
         for path in sorted(folder.glob("*.yaml")):
             comments = [line[2:] for line in path.read_text().splitlines() if line.startswith("# ")]
             yield line_of(path.stem, " ".join(comments[1:]))
-    places = {"data sets": ("datamodules",), "tasks and backbones": (f"{NAME}.tasks", f"{NAME}.backbones")}
-    for title, packages in places.items():
-        yield f"{title}:"
-        for name, kind in (item for package in packages for item in choices(package).items()):
-            yield line_of(name, inspect.getdoc(kind) or "")
+    yield "data sets, tasks and backbones: --data.help, --model.help and --model.backbone.help list them"
 
 
 def line_of(name: str, text: str) -> str:

@@ -36,7 +36,7 @@ def average_precision_per_class(scores: Tensor, target: Tensor) -> Tensor:
     """
     columns, positive = (x.T.contiguous().cpu().numpy() for x in (scores, target > 0))
     found = torch.full((len(columns),), torch.nan, dtype=torch.float64)
-    for number in positive.any(axis=1).nonzero()[0]:
+    for number in np.flatnonzero(positive.any(axis=1)):
         of_all, of_positives = np.sort(columns[number]), np.sort(columns[number][positive[number]])
         ranks = len(of_all) - np.searchsorted(of_all, of_positives)
         hits = len(of_positives) - np.searchsorted(of_positives, of_positives)
