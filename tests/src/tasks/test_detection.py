@@ -95,6 +95,25 @@ def test_masks_that_are_drawn_end_with_the_picture():
     assert not drawn[..., 32:].any()
 
 
+def test_nothing_is_found_outside_of_pictures_that_are_not_square(coco):
+    data = data_of(coco)
+    torch.manual_seed(0)
+    model = detector(data.spec).eval()
+    model.detector.roi_heads.score_thresh = 0.0  # untrained: everything that is proposed, padding included
+    in_padding = 0
+    for compact in data.loader("test"):
+        batch = data.flatten(compact)
+        with torch.no_grad():
+            features = model(batch.inputs)
+            found, _ = model.detect(features, model.extents(batch.inputs))
+            beyond, _ = model.detect(features, [model.side] * len(found))
+        for each, filled, (rows, columns) in zip(found, beyond, compact["extent"].tolist(), strict=True):
+            assert len(each["boxes"])
+            assert (each["boxes"] <= torch.tensor([columns, rows, columns, rows])).all()
+            in_padding += int((filled["boxes"] > torch.tensor([columns, rows, columns, rows])).any())
+    assert in_padding  # where the network alone would find objects
+
+
 def test_heads_see_the_same_of_a_region_whatever_the_extent_of_the_first_picture(coco):
     spec = data_of(coco).spec
     torch.manual_seed(0)
