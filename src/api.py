@@ -75,6 +75,8 @@ def fit(
         trainer.fit(model, data, ckpt_path=checkpoint, weights_only=True)
         if cli.config["test"]:
             trainer.test(model, data, verbose=False)
+        else:  # a budget of steps may end inside an epoch, before any validation
+            trainer.validate(model, data, verbose=False)
         if model.predictions is not None:
             run.write_predictions("predictions", with_clusters(model.predictions, data))
         run.write("results.json", cli.results().to_dict())
@@ -189,7 +191,7 @@ def compare(
 
 def with_clusters(predictions: Any, data: ByteArrayDataModule) -> Any:
     """Predictions with the name of every sample's `cluster`, where the data have clusters of several samples."""
-    if not isinstance(predictions, dict):
+    if not isinstance(predictions, dict) or "key" not in predictions:  # of detection
         return predictions
     keys = predictions["key"].tolist()
     clusters = [data.cluster(key) for key in keys]

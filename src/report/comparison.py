@@ -20,7 +20,7 @@ from ..stats.claims import Claim, Judged, judge, parse_claim
 from ..stats.intervals import Estimate, of_seeds, of_table
 from ..stats.tables import Table, table_of
 from ..stats.verdicts import Verdict, ranks, tie_groups, verdicts
-from .differences import Difference, config_changes, differences, own_options
+from .differences import Difference, config_changes, differences
 from .records import Record, ranking_metric
 from .rules import Budget, Excluded, natural, place, split_runs, without_contradictions
 from .verification import error_line
@@ -273,26 +273,28 @@ def published_budgets(records: Sequence[Record]) -> bool:
 def variants_of(records: list[Record], split: str) -> list[VariantResults]:
     """In the order of their suite where they recorded one, else by name. Runs of one variant with other options than its
     first run, harmless ones apart, are a row of their own."""
-    rows: dict[tuple, VariantResults] = {}
+    of_name: dict[tuple[str, str], list[VariantResults]] = {}
     for record in sorted(records, key=place):
-        row = rows.setdefault((record.variant, own_options(record)), VariantResults(record.variant, record.variant[1]))
+        alike = of_name.setdefault(record.variant, [])
+        row = next((row for row in alike if not config_changes(record, row.records[0])), None)
+        if row is None:
+            row = VariantResults(record.variant, record.variant[1])
+            if alike:
+                row.label = f"{row.label} ({other_options(record, alike[0].records[0])})"
+            alike.append(row)
         row.records.append(record)
         for name, value in record.metrics(split).items():
             row.values.setdefault(name, {})[record.repeat] = value
-    firsts: dict[tuple[str, str], VariantResults] = {}
-    for row in rows.values():
-        first = firsts.setdefault(row.name, row)
-        if first is not row:
-            row.label = f"{row.label} ({other_options(row.records[0], first.records[0])})"
-    for label, count in Counter(row.label for row in rows.values()).items():
-        alike = [row for row in rows.values() if row.label == label]
+    rows = [row for alike in of_name.values() for row in alike]
+    for label, count in Counter(row.label for row in rows).items():
+        alike = [row for row in rows if row.label == label]
         for row in alike if count > 1 else ():  # of several experiments, or alike in the options that are named
             row.label = (
                 f"{row.name[0]}/{label}" if len({r.name for r in alike}) == count else f"{label} {alike.index(row) + 1}"
             )
     if split == "test":
-        add_tables(list(rows.values()))
-    return list(rows.values())
+        add_tables(rows)
+    return rows
 
 
 def other_options(record: Record, first: Record) -> str:

@@ -156,13 +156,6 @@ def config_changes(run: Record, reference: Record) -> Changes:
     return {name: changes[name] for name in without_inner(list(changes))}
 
 
-def own_options(record: Record) -> frozenset:
-    """What the runs of one row have in common: all options that are not harmless, without the seed."""
-    return frozenset(
-        (name, repr(seedless(name, value, record))) for name, value in record.config.items() if name not in HARMLESS
-    )
-
-
 def seedless(name: str, value: Any, record: Record) -> Any:
     """A value with the run's seed and runs_dir replaced by {seed} and {runs_dir}, as suites write them."""
     if name.endswith("seed") and value == record.seed:

@@ -39,7 +39,6 @@ from ..config.error_messages import suggest
 from ..config.names import check_name
 from ..config.package import CONFIGS, NAME
 from ..runs.results import Published, SuiteEntry, Tuned
-from ..stats.claims import parse_claim
 from .inherit import read_inherited
 from .matrix import matrix_rows, with_backbone
 from .reading import read_keys, read_mapping, read_overrides, read_published
@@ -231,6 +230,8 @@ def read_equal(path: Path, equal: Any, budget: dict[str, Any]) -> str:
 
 
 def read_claims(path: Path, content: Any) -> tuple[str, ...]:
+    from ..stats.claims import parse_claim  # imports scipy
+
     if not isinstance(content or [], list):
         raise UserError(f'{path}: claims should be a list of texts, such as ["a > b on top1"], not {content!r}')
     try:

@@ -12,7 +12,7 @@ from torch.optim import LBFGS
 
 ROWS = 8192  # of features in float64 at a time
 STEPS = 500  # of L-BFGS at most
-FLAT = 1e-6  # largest gradient of a solution: in the coordinates of the search, that of the mean loss
+FLAT = 1e-8  # largest gradient of a solution: in the coordinates of the search, that of the mean loss
 
 
 class Fit(NamedTuple):

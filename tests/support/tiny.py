@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from PIL import Image
 
 from datamodules.prepare import main as prepare
 from datamodules.sounds.language_id import LANGUAGES
@@ -32,6 +33,9 @@ class Tiny:
 
     def options(self, data: str) -> dict:
         """The options that make a datamodule read its tiny files, by the name of its class."""
+        if data == "DeclaredData":
+            image = {"kind": "image", "side": 32}
+            return {"source": str(self.folder("declared")), "modalities": {"image": image}, "num_workers": 0}
         coco = {"categories": CATEGORIES, "held_out": 3, "side": 128}
         name, others = {
             "AudioSet": ("audioset", {"num_classes": 3, "side": 32}),
@@ -102,6 +106,14 @@ def write_furniture(tiny: Tiny, folder: Path) -> None:
     assert prepare(["furniture", "--source", str(source), "--out", str(folder), "--points", "2048"]) == 0
 
 
+def write_declared(tiny: Tiny, folder: Path) -> None:
+    for number, name in enumerate(("dark", "light")):
+        (folder / name).mkdir(parents=True)
+        for seed in range(12):
+            pixels = np.random.default_rng(seed).integers(100 * number, 150 + 100 * number, (40, 32, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{seed}.png")
+
+
 def write_icons(tiny: Tiny, folder: Path) -> None:
     source = write_package(tiny.root / "icons.tgz", sets=40)
     assert prepare(["icons", "--source", str(source), "--out", str(folder), "--workers", "1"]) == 0
@@ -110,6 +122,7 @@ def write_icons(tiny: Tiny, folder: Path) -> None:
 WRITERS = {
     "audioset": write_audioset,
     "coco": lambda tiny, folder: write_coco(folder),
+    "declared": write_declared,
     "fashion": lambda tiny, folder: write_fashion(folder, gz=True),
     "furniture": write_furniture,
     "garments": write_garments,

@@ -250,5 +250,5 @@ def test_every_data_set_says_what_its_modalities_are_and_takes_the_options_of_lo
     data = kind(**{**tiny.options(kind.__name__), **options})
     assert {name: getattr(data, name) for name in options} == options
     for name, spec in data.spec.modalities.items():
-        assert spec.kind == {"measurements": "series"}.get(name, name)
+        assert spec.kind == {"measurements": "series", "pixels": "image"}.get(name, name)
         assert (spec.rate is not None) == (spec.kind in ("audio", "video"))

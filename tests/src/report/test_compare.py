@@ -148,7 +148,7 @@ def test_verdicts_ranks_and_claims_stand_under_the_table_and_in_every_file(many,
     claims = tmp_path / "claims.txt"
     claims.write_text("best > bad\nbad > alike on top1\nbest > alike\nbest > gone\n")
     table, page = tmp_path / "table.csv", tmp_path / "page.html"
-    options = ["--reference", "best", "--claims", str(claims), "--csv", str(table), "--html", str(page)]
+    options = ["--reference", "best", "--claims", str(claims), "--csv", str(table), "--html", str(page), "--wide"]
     comparison = compare.main([str(tmp_path / "runs"), *options])
     shown = capsys.readouterr().out
     assert re.search(r"bad .* worse .* 3 ", shown)
@@ -189,7 +189,7 @@ def test_the_published_value_of_the_final_version_stands_beside_with_the_gap(tmp
     for position, (name, values) in enumerate(published.items()):
         suite = {"name": "made_up", "source": "a paper", "position": position, "published": {"top1": values}}
         make_run(tmp_path / "runs", name, 0, results={"suite": suite})
-    frame = compare.main([str(tmp_path / "runs")]).frame().set_index("cell")
+    frame = compare.main([str(tmp_path / "runs"), "--wide"]).frame().set_index("cell")
     assert frame.index.tolist() == ["new", "first_only", "none"]  # the suite's order
     assert frame["published_version"].fillna("-").tolist() == ["v2", "v1", "-"]
     assert frame["gap"]["new"] == pytest.approx(frame["top1"]["new"] - 0.78)

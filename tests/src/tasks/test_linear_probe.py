@@ -96,11 +96,13 @@ def test_the_closed_form_is_scikit_learns_ridge_regression(penalty):
 def test_a_trained_map_is_scikit_learns_logistic_regression_at_its_minimum(penalty):
     features, target = labelled_features()
     (_, (found, converged), _) = train_maps(features, target, 3, [1e-3, penalty, 1e3])
-    wanted = LogisticRegression(C=1 / (2 * penalty), tol=1e-10, max_iter=5000).fit(features.numpy(), target.numpy())
+    wanted = LogisticRegression(C=1 / (2 * penalty), tol=1e-10, max_iter=5000).fit(
+        features.double().numpy(), target.numpy()
+    )
     assert converged
-    assert found.weight.detach().numpy() == pytest.approx(wanted.coef_, abs=1e-4)
+    assert found.weight.detach().numpy() == pytest.approx(wanted.coef_, abs=2e-6)
     probabilities = found(features).softmax(dim=1).detach().numpy()
-    assert probabilities == pytest.approx(wanted.predict_proba(features.numpy()), abs=1e-4)
+    assert probabilities == pytest.approx(wanted.predict_proba(features.double().numpy()), abs=2e-6)
 
 
 def test_a_map_to_several_labels_is_one_logistic_regression_for_each():
@@ -108,9 +110,11 @@ def test_a_map_to_several_labels_is_one_logistic_regression_for_each():
     labels = torch.stack([target == 1, features[:, 0] > 0.5], dim=1).long()
     ((found, _),) = train_maps(features, labels, 2, [1.0])
     for label in range(2):
-        wanted = LogisticRegression(C=0.5, tol=1e-10, max_iter=5000).fit(features.numpy(), labels[:, label].numpy())
-        assert found.weight[label].detach().numpy() == pytest.approx(wanted.coef_[0], abs=1e-4)
-        assert found.bias[label].item() == pytest.approx(wanted.intercept_[0], abs=1e-4)
+        wanted = LogisticRegression(C=0.5, tol=1e-10, max_iter=5000).fit(
+            features.double().numpy(), labels[:, label].numpy()
+        )
+        assert found.weight[label].detach().numpy() == pytest.approx(wanted.coef_[0], abs=2e-6)
+        assert found.bias[label].item() == pytest.approx(wanted.intercept_[0], abs=2e-6)
 
 
 def test_maps_converge_on_features_that_depend_on_one_another_and_have_a_constant_one():
