@@ -23,7 +23,8 @@ def run(tmp_path_factory):
         return fit.main(["--config", DIGITS, "--trainer.max_epochs", "4", "--runs_dir", str(folder)])
 
 
-def test_a_run_is_measured_in_one_command_whatever_the_batch_size(run, capsys):
+def test_a_run_is_measured_in_one_command_whatever_the_batch_size(run, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
     clean = evaluate.main(["--run", str(run.folder), "--stress"])
     printed = capsys.readouterr().out
     record = json.loads((run.folder / "stress_last.json").read_text())
