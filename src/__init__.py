@@ -7,10 +7,10 @@ import sys
 
 import lazy_loader
 
-from datamodules.core.signals import end_now, on_ending_signals
+from datamodules.core.signals import end_at_once, on_ending_signals
 
 # Python looks for the command that it is to run; what that imports takes seconds, in which Ctrl-C may come
 if sys.argv[:1] == ["-m"]:
-    on_ending_signals(end_now)
+    on_ending_signals(end_at_once)
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -27,7 +27,7 @@ OURS = ("bytebench ", "python -m src.", "python -m datamodules.")
 # Install, build and start things; what they name is checked below, and the targets of make by .ci/run
 OTHERS = ("make ", "pip install ", "source ", "mkdir ", "docker ", "wandb ", "WANDB_MODE=online wandb ")
 OTHERS += ("python -m build ", "twine ")
-OWN_TESTS = ("add_your_backbone", "add_your_data", "declare_your_data", "CONTRIBUTING")
+OWN_TESTS = ("add_your_backbone", "add_your_data", "declare_your_data", "stress", "weights", "CONTRIBUTING")
 WITHOUT_FILES = ("digits_perceiver", "digits_ablations")  # configs and suites whose data come with a package
 ENVIRONMENT = {**os.environ, "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
 

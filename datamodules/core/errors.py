@@ -8,8 +8,20 @@ from typing import NoReturn
 # The extra of the installation that brings a package
 EXTRAS = {"PIL": "images", "av": "video", "matplotlib": "compare", "pycocotools": "detection", "pytorch3d": "points"}
 EXTRAS |= {"ray": "ray", "scipy": "compare", "simplejpeg": "images", "soundfile": "audio", "torchaudio": "audio"}
-EXTRAS |= {"torchvision": "images", "trimesh": "points", "wandb": "wandb", "wandb_workspaces": "wandb", "optuna": "tune"}
-EXTRAS |= {"resvg_py": "drawings", "contourpy": "drawings", "pyarrow": "tables", "onnx": "export", "onnxruntime": "export"}
+EXTRAS |= {
+    "torchvision": "images",
+    "trimesh": "points",
+    "wandb": "wandb",
+    "wandb_workspaces": "wandb",
+    "optuna": "tune",
+}
+EXTRAS |= {
+    "resvg_py": "drawings",
+    "contourpy": "drawings",
+    "pyarrow": "tables",
+    "onnx": "export",
+    "onnxruntime": "export",
+}
 EXTRAS |= {"onnxscript": "export"}
 
 

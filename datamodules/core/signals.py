@@ -47,5 +47,11 @@ def end_now(number: int) -> None:
     sys.exit(128 + number)
 
 
+def end_at_once(number: int) -> None:
+    """The same for a process that is still importing, where libraries catch what is raised and go on."""
+    print(f"stopped by {name_of(number)}", file=sys.stderr, flush=True)
+    os._exit(128 + number)
+
+
 def name_of(number: int) -> str:
     return signal.Signals(number).name

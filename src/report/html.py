@@ -197,7 +197,7 @@ def variants_table(comparison: Comparison) -> str:
             kind, heading = column.key, column.key
             values = [f'<span data-row="{row}" data-kind="{kind}">{value}</span>' for row, value in enumerate(values)]
         frame[heading] = [Markup(value) for value in values]
-    return table_html(pd.DataFrame(frame), f"Means over seeds, {comparison.split} split")
+    return table_html(pd.DataFrame(frame, dtype=object), f"Means over seeds, {comparison.split} split")
 
 
 def differing_tables(comparison: Comparison) -> str:
