@@ -40,7 +40,7 @@ class Tiny:
         name, others = {
             "AudioSet": ("audioset", {"num_classes": 3, "side": 32}),
             "Coco": ("coco", coco),
-            "Composed": ("composed", {"scenes": [4, 2, 2]}),
+            "Composed": ("composed", {"scenes": [4, 2, 2], "side": 96}),
             "Dialpad": ("dialpad", {"clips": [6, 4, 4], "decode_workers": 1}),
             "Diabetes": (None, {}),
             "Digits": (None, {}),
