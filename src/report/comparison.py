@@ -22,7 +22,7 @@ from ..stats.tables import Table, table_of
 from ..stats.verdicts import Verdict, ranks, tie_groups, verdicts
 from .differences import Difference, config_changes, differences
 from .records import Record, ranking_metric
-from .rules import Budget, Excluded, natural, place, split_runs, without_contradictions
+from .rules import Budget, Excluded, natural, place, published_budgets, split_runs, without_contradictions
 from .verification import error_line
 
 # Costs of a variant by column: where a run's results have them. The values of its runs are averaged.
@@ -263,11 +263,6 @@ def recorded_claims(records: Sequence[Record]) -> list[Claim]:
     return [
         parse_claim(text) for text in dict.fromkeys(text for suite in suites for text in getattr(suite, "claims", ()))
     ]
-
-
-def published_budgets(records: Sequence[Record]) -> bool:
-    """Whether all runs are of suites that train every variant as its paper did."""
-    return bool(records) and all(r.results.suite is not None and r.results.suite.equal == "published" for r in records)
 
 
 def variants_of(records: list[Record], split: str) -> list[VariantResults]:

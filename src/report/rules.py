@@ -235,3 +235,8 @@ def with_changes(out: Excluded, records: Sequence[Record], kept: list[Record]) -
     if not same_variant:
         changes = {name: change for name, change in changes.items() if not name.startswith("model.")}
     return replace(out, reference=reference.folder, changes=changes)
+
+
+def published_budgets(records: Sequence[Record]) -> bool:
+    """Whether all runs are of suites that train every variant as its paper did."""
+    return bool(records) and all(r.results.suite is not None and r.results.suite.equal == "published" for r in records)
