@@ -1,8 +1,30 @@
-"""Stratified assignment of samples to parts, the same for the same labels and seed."""
+"""Which samples belong together: parts that are stratified by label, and splits by name."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from .order import epoch_order
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from .order import epoch_order, hashed_seed
+
+if TYPE_CHECKING:
+    from .datamodule import SplitName
+
+
+def split_by_name(data: str, name: str, held_out: Mapping[SplitName, float]) -> SplitName:
+    """The split of a sample or a group of samples, from its name alone: the same whatever the others are.
+
+    Args:
+        data: name of the data set, so that equal names in two sets are independent.
+        name: of the sample or group.
+        held_out: shares of splits other than train.
+    """
+    position = hashed_seed(data, name) / 2**63
+    for split, share in held_out.items():
+        if position < share:
+            return split
+        position -= share
+    return "train"
 
 
 def stratified_parts(labels: Sequence[int], parts: int, seed: int) -> list[int]:

@@ -22,7 +22,7 @@ from PIL import Image
 from ..core.checks import check_is_file
 from ..core.datamodule import SplitName
 from ..core.errors import UserError
-from ..core.order import hashed_seed
+from ..core.splits import split_by_name
 from ..storage.shards import write_shards
 from .concepts import CONCEPTS
 from .rendering import outline, path_bytes, render, svg
@@ -131,13 +131,8 @@ def icons_of(name: str, content: dict[str, Any]) -> list[Icon]:
 
 
 def split_of(icon_set: str) -> SplitName:
-    """The split of an icon set, from its name alone."""
-    position = hashed_seed("icons", icon_set) / 2**63
-    for split, share in HELD_OUT.items():
-        if position < share:
-            return split
-        position -= share
-    return "train"
+    """The split of an icon set."""
+    return split_by_name("icons", icon_set, HELD_OUT)
 
 
 def make_sample(icon: Icon, side: int, points: int) -> dict:

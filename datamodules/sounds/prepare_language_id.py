@@ -10,7 +10,7 @@ from pathlib import Path
 from ..core.checks import read_bytes
 from ..core.datamodule import SplitName
 from ..core.errors import TooShort, UserError, decoding
-from ..core.order import hashed_seed
+from ..core.splits import split_by_name
 from ..storage.debian import unpack
 from ..storage.shards import write_shards
 from .language_id import LANGUAGES, RATE
@@ -85,13 +85,8 @@ def language_folders(source: Path) -> dict[str, Path]:
 
 
 def split_of(name: str) -> SplitName:
-    """The split of a prompt, from its name alone: the same in every language, and independent of other prompts."""
-    position = hashed_seed("language_id", name) / 2**63
-    for split, share in HELD_OUT.items():
-        if position < share:
-            return split
-        position -= share
-    return "train"
+    """The split of a prompt: the same in every language."""
+    return split_by_name("language_id", name, HELD_OUT)
 
 
 def make_sample(prompt: Prompt, folders: dict[str, Path]) -> dict:
