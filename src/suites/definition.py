@@ -221,8 +221,8 @@ def read_equal(path: Path, equal: Any, budget: dict[str, Any]) -> str:
     of_budget = next((name for name, needed in EQUAL.items() if set(needed) & set(budget)), "samples")
     if equal is None:
         return of_budget
-    if equal not in EQUAL:
-        raise UserError(f"{path}: equal {equal!r} is not known{suggest(equal, EQUAL)}")
+    if not isinstance(equal, str) or equal not in EQUAL:
+        raise UserError(f"{path}: equal {equal!r} is not known{suggest(str(equal), EQUAL)}")
     if equal not in (of_budget, "published"):
         needs = f"needs {EQUAL[equal][0]} in the budget" if EQUAL[equal] else f"does not go with budget {budget}"
         raise UserError(f"{path}: equal {equal} {needs}: change one of them")

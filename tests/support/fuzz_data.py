@@ -200,6 +200,12 @@ def splits(reader: shards.ShardReader) -> dict[str, Split]:
     }
 
 
+def form_of(split: Split, index: int) -> dict:
+    """Shapes of a sample's tensors; what was skipped of it is said in words."""
+    sample = split.load(index, torch.Generator().manual_seed(0))
+    return {name: value.shape for name, value in sample.items() if isinstance(value, torch.Tensor)}
+
+
 def decode(folder: Path, random: Random) -> dict:
     """What a data set makes of a sample with one damaged file, which no checksum protects."""
     (line,) = shards.read_manifest(folder)["splits"]["val"]["shards"]
@@ -214,10 +220,10 @@ def decode(folder: Path, random: Random) -> dict:
     entries[0][1][extension] = [start, min(size, len(part))]
     index.write_text(json.dumps(entries))
     split = splits(shards.ShardReader(folder, [line]))[extension]
-    form = {name: value.shape for name, value in split.load(1, torch.Generator().manual_seed(0)).items()}
+    form = form_of(split, 1)
     said: dict = {"problems": [], extension: "decoded"}
     try:
-        found = {name: value.shape for name, value in split.load(0, torch.Generator().manual_seed(0)).items()}
+        found = form_of(split, 0)
         if found != form:
             said["problems"].append(f"{extension} is {found} instead of {form}")
     except BadSampleError as error:

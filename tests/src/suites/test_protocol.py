@@ -41,6 +41,7 @@ def write(suites: Path, content: dict, name: str = "tiny") -> Path:
     ("change", "says"),
     [
         ({"equal": "sample"}, "equal 'sample' is not known: did you mean samples"),
+        ({"equal": ["samples"]}, r"equal \['samples'\] is not known"),
         ({"equal": "flops"}, "equal flops needs max_flops in the budget"),
         ({"equal": "time", "budget": {"max_epochs": 2}}, "equal time needs max_time in the budget"),
         ({"equal": "samples", "budget": {"max_flops": 1e9}}, "equal samples does not go with budget"),
