@@ -1,15 +1,20 @@
-"""The page of a comparison: one file that needs no network. Its style is in page.css, its charts in page.js."""
+"""The page of a comparison: one file that needs no network.
+
+comparison.html is its template, style.css its style; tables.js sorts and searches its tables, charts.js draws its charts.
+"""
 
 from __future__ import annotations
 
 import json
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup, escape
 
 from ..config.names import plain
 from ..metrics.classification import average_precision_per_class
@@ -19,35 +24,65 @@ from . import rules
 from .comparison import COSTS, Comparison, VariantResults, published_value
 from .differences import KINDS
 from .records import Record
-from .text import columns, notes
+from .text import columns, intervals_of, measurement_lines, with_half
 
 HERE = Path(__file__).parent
-POINTS = 200  # of a curve
+POINTS = 100  # of a curve
 CLASSES = 40  # of a confusion matrix
 DIGITS = 5  # of numbers in charts
+STYLE = (HERE / "style.css").read_text()
+SCRIPT = "".join((HERE / name).read_text() for name in ("tables.js", "charts.js"))
 
 
-def html_page(comparison: Comparison) -> str:
-    """The whole page."""
-    names = sorted({variant.name[0] for variant in comparison.variants})
-    parts = {
-        "title": safe(", ".join(names)),
-        "summary": safe(comparison.summary),
-        "cells": in_box(variants_table(comparison)),
-        "notes": "".join(f"<li>{safe(note)}.</li>" for note in notes(comparison)),
-        "differing": differing_tables(comparison),
-        "runs": in_box(runs_table(comparison)),
-        "left_out": left_out_list(comparison),
-        "records": records_table(comparison),
-        "rules": escape((rules.__doc__ or "").strip()),
-        "data": json.dumps(page_data(comparison), separators=(",", ":")).replace("<", "\\u003c"),
-        "css": (HERE / "page.css").read_text(),
-        "js": (HERE / "page.js").read_text(),
-    }
-    page = (HERE / "page.html").read_text()
-    for name, text in parts.items():
-        page = page.replace(f"<!--{name}-->", text)
-    return page
+def templates(*folders: Path) -> Environment:
+    """The templates in some folders and in this one: whatever they are given is shown as text in one line."""
+
+    def text(value: Any) -> Any:
+        return value if isinstance(value, Markup) else plain(str(value))
+
+    return Environment(
+        loader=FileSystemLoader([*folders, HERE]),
+        autoescape=True,
+        finalize=text,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def html_page(comparison: Comparison, links: Sequence[str] = (), **more: Any) -> str:
+    """The whole page.
+
+    Args:
+        comparison: what it shows.
+        links: where the pages of the variants are, if they have any.
+        more: of a page that is part of a site: `root`, `trail` and `downloads`, see its template.
+    """
+    return (
+        templates()
+        .get_template("comparison.html")
+        .render(
+            title=", ".join(sorted({variant.name[0] for variant in comparison.variants})),
+            summary=comparison.summary,
+            split=comparison.split,
+            **variants_table(comparison, links),
+            notes=[*intervals_of(comparison), *measurement_lines(comparison)],
+            claims=claims_table(comparison),
+            differing=differing_tables(comparison),
+            runs=runs_table(comparison.records, comparison),
+            left_out=left_out(comparison),
+            places=places(comparison.records),
+            rules=Markup(escape((rules.__doc__ or "").strip())),
+            data=json_markup(page_data(comparison)),
+            style=Markup(STYLE),
+            script=Markup(SCRIPT),
+            **more,
+        )
+    )
+
+
+def json_markup(content: Any) -> Markup:
+    """JSON inside of a page."""
+    return Markup(json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def page_data(comparison: Comparison) -> dict[str, Any]:
@@ -75,7 +110,6 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
         "cells": cells,
         "differences": {f"{i},{j}": bounds(found) for (i, j), found in comparison.pairs.items()},
         "verdicts": {f"{i},{j}": found.text for (i, j), found in comparison.verdicts.items()},
-        "claims": [judged.line for judged in comparison.claims],
         "predictions": predictions(comparison),
     }
 
@@ -94,7 +128,7 @@ def rounded(values: Any) -> list[float | None]:
     return [None if v is None or not np.isfinite(v) else float(f"{v:.{DIGITS}g}") for v in values]
 
 
-def curves(variant: VariantResults) -> dict[str, list]:
+def curves(variant: VariantResults, points: int = POINTS) -> dict[str, list]:
     """Over training, for every loss and metric: training samples seen, mean, lowest and highest of the variant's runs."""
     columns = dict.fromkeys(str(name) for record in variant.records for name in record.curves)
     found = {}
@@ -102,7 +136,7 @@ def curves(variant: VariantResults) -> dict[str, list]:
         if name.startswith(("train/", "val/")) and not name.endswith(("/samples", "_classes")):
             runs = pd.concat([curve(record, name) for record in variant.records], axis=1).dropna()
             if len(runs):
-                few = np.arange(len(runs)) * POINTS // max(len(runs), POINTS)
+                few = np.arange(len(runs)) * points // max(len(runs), points)
                 seen = pd.Series((runs.index.to_numpy() + 1) * variant.budget.batch).groupby(few).mean()
                 runs = runs.groupby(few).mean()
                 found[name] = [rounded(v) for v in (seen, runs.mean(axis=1), runs.min(axis=1), runs.max(axis=1))]
@@ -162,70 +196,71 @@ def per_class(record: Record) -> np.ndarray:
     return average_precision_per_class(torch.from_numpy(found["scores"]), torch.from_numpy(found["target"])).numpy()
 
 
-def table_html(frame: pd.DataFrame, caption: str) -> str:
-    """A table whose first column names its rows."""
-    heads = "".join(f'<th scope="col">{safe(str(name))}</th>' for name in frame)
+def variants_table(comparison: Comparison, links: Sequence[str]) -> dict[str, Any]:
+    """The table of variants from the best mean on; the script fills in the columns of differences."""
+    found = columns(comparison)
+    letters = tie_letters(comparison)
     rows = []
-    for first, *rest in frame.itertuples(index=False):
-        cells = "".join(f"<td>{markup(value)}</td>" for value in rest)
-        rows.append(f'<tr><th scope="row">{markup(first)}</th>{cells}</tr>')
-    body = "\n".join(rows)
-    return f"<table><caption>{safe(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
+    for number, variant in enumerate(comparison.variants):
+        cells = [(column.key, column.values[number]) for column in found]
+        cells.insert(1, ("ties", letters[number]))
+        verified = sum(record.verified for record in variant.records)
+        row = {"number": number, "cells": cells, "verified": verified, "runs": len(variant.records)}
+        rows.append(row | {"link": links[number] if links else None})
+    headings = [column.key if column.key in ("difference", "verdict") else column.heading for column in found]
+    headings.insert(1, "ties")
+    return {"headings": headings, "rows": [rows[number] for number in best_first(comparison)]}
 
 
-def safe(text: str) -> str:
-    """Text in one line, as HTML."""
-    return escape(plain(text))
+def best_first(comparison: Comparison) -> list[int]:
+    """Numbers of the variants from the best mean on."""
+    sign = -1 if metric_named(comparison.metric).higher_is_better else 1
+    means = [sign * variant.interval(comparison.metric).mean for variant in comparison.variants]
+    return sorted(range(len(means)), key=lambda number: (np.isnan(means[number]), means[number]))
 
 
-class Markup(str):
-    """A string that is HTML already."""
+def tie_letters(comparison: Comparison) -> list[str]:
+    """For every variant the letters of its groups of ties: two that share one are not separable."""
+    found = [""] * len(comparison.variants)
+    place = {variant.label: number for number, variant in enumerate(comparison.variants)}
+    for number, group in enumerate(comparison.ties):
+        letter = chr(ord("a") + number) if number < 26 else f" {number + 1}"
+        for label in group:
+            found[place[label]] += letter
+    return [letters.strip() for letters in found]
 
 
-def markup(value: Any) -> str:
-    return value if isinstance(value, Markup) else safe(str(value))
-
-
-def variants_table(comparison: Comparison) -> str:
-    """The table of variants; the charts' script fills in the columns of differences."""
-    frame = {}
-    for column in columns(comparison):
-        values, heading = [safe(value) for value in column.values], column.heading
-        if column.key == "cell":
-            values = [f'<span class="key" data-key="{row}">{value}</span>' for row, value in enumerate(values)]
-        if column.key in ("difference", "verdict"):
-            kind, heading = column.key, column.key
-            values = [f'<span data-row="{row}" data-kind="{kind}">{value}</span>' for row, value in enumerate(values)]
-        frame[heading] = [Markup(value) for value in values]
-    return table_html(pd.DataFrame(frame, dtype=object), f"Means over seeds, {comparison.split} split")
-
-
-def differing_tables(comparison: Comparison) -> str:
-    """Whatever differs between the runs, a table for each class."""
+def claims_table(comparison: Comparison) -> list[dict[str, str]]:
     found = []
+    for judged in comparison.claims:
+        difference = judged.difference
+        limits = "-" if difference is None else with_half(difference, "+.4f")
+        row = {"claim": judged.claim.text, "verdict": judged.word, "metric": judged.metric, "difference": limits}
+        found.append(row | {"p": f"{judged.p:.3g}", "why": judged.why or "-"})
+    return found
+
+
+def differing_tables(comparison: Comparison) -> dict[str, list[dict]]:
+    """Whatever differs between the runs, a table for each class."""
+    found: dict[str, list[dict]] = {}
     for kind in KINDS:
-        rows = [
-            {"what": each.name, "value": value, "in": ", ".join(who)}
-            for each in comparison.differing
-            if each.kind == kind
-            for value, who in each.values.items()
-        ]
-        if rows:
-            table = in_box(table_html(pd.DataFrame(rows), f"Differs: {kind}"))
-            found.append(table if kind == "costs fairness" else f"<details><summary>{kind}</summary>{table}</details>")
-    return "".join(found) or "<p>Nothing differs between the runs but their seeds.</p>"
+        for each in comparison.differing:
+            if each.kind == kind:
+                rows = [{"what": each.name, "value": v, "in": ", ".join(who)} for v, who in each.values.items()]
+                found.setdefault(kind, []).extend(rows)
+    return found
 
 
-def runs_table(comparison: Comparison) -> str:
+def runs_table(records: Sequence[Record], comparison: Comparison) -> list[dict[str, str]]:
     """One row per kept run."""
     rows = []
-    for record in comparison.records:
+    for record in records:
         metrics = record.metrics(comparison.split)
         row = {"run": record.folder, "cell": record.variant[1], "seed": record.seed}
         row |= {name: metric_named(name).format(metrics.get(name)) for name in comparison.metrics}
         row |= {"steps": f"{record.results.steps:,}", "time": f"{record.results.wall_time_seconds:,.0f} s"}
         rows.append(row | {"commit": commit(record), "hardware": record.hardware})
-    return table_html(pd.DataFrame(rows), "One row per run")
+    return rows
 
 
 def commit(record: Record) -> str:
@@ -233,40 +268,30 @@ def commit(record: Record) -> str:
     return (git["commit"] or "-")[:8] + ("+" if git["dirty"] else "")
 
 
-def left_out_list(comparison: Comparison) -> str:
-    if not comparison.excluded:
-        return "<p>None: all runs can be compared.</p>"
+def left_out(comparison: Comparison) -> list[dict[str, Any]]:
     found = []
-    for excluded in comparison.excluded:
-        reasons = "".join(f"<li>{safe(reason)}</li>" for reason in excluded.reasons)
-        text = f"<h3>{safe(excluded.folder)}</h3><ul>{reasons}</ul>"
-        if excluded.changes:
-            rows = [{"option": n, "this run": a, "the reference": b} for n, (a, b) in excluded.changes.items()]
-            caption = f"Its config beside that of {excluded.reference}"
-            text += in_box(table_html(pd.DataFrame(rows), caption))
-        found.append(f"<article>{text}</article>")
-    return "".join(found)
+    for out in comparison.excluded:
+        changes = [{"option": n, "this run": a, "the reference": b} for n, (a, b) in (out.changes or {}).items()]
+        found.append({"folder": out.folder, "reasons": out.reasons, "reference": out.reference, "changes": changes})
+    return found
 
 
-def records_table(comparison: Comparison) -> str:
-    """Where the kept runs took place: places as columns, what differs between them as rows; then what all share."""
+def places(records: Sequence[Record]) -> dict[str, list[dict]]:
+    """Where runs took place: what differs, with places as columns, which runs they are of, and what all share."""
     runs: dict[tuple, list[str]] = {}
-    for record in comparison.records:
+    for record in records:
         place = {name: str(value) for name, value in place_of(record).items()}
         runs.setdefault(tuple(sorted(place.items())), []).append(record.folder)
-    places = [dict(place) for place in runs]
-    names = list(dict.fromkeys(name for place in places for name in place))
-    values = {name: [place.get(name, "-") for place in places] for name in names}
-    same = [{"what": name, "all runs": found[0]} for name, found in values.items() if len(set(found)) == 1]
-    equal = in_box(table_html(pd.DataFrame(same), "Of all runs")) if same else ""
-    text = f"<details><summary>What all runs share</summary>{equal}</details>"
-    if len(places) == 1:
-        return f"<p>All runs were made in the same environment.</p>{text}"
-    letters = [f"place {number}" for number in range(1, len(places) + 1)]
-    rows = [{"what": n, **dict(zip(letters, found, strict=True))} for n, found in values.items() if len(set(found)) > 1]
-    who = [{"place": letter, "runs": ", ".join(found)} for letter, found in zip(letters, runs.values(), strict=True)]
-    differs = in_box(table_html(pd.DataFrame(rows), "What differs between the environments"))
-    return f"{differs}<details><summary>Which runs</summary>{in_box(table_html(pd.DataFrame(who), 'Runs'))}</details>{text}"
+    found = [dict(place) for place in runs]
+    letters = [f"place {number}" for number in range(1, len(found) + 1)]
+    names = list(dict.fromkeys(name for place in found for name in place))
+    values = {name: [place.get(name, "-") for place in found] for name in names}
+    differs = {name: texts for name, texts in values.items() if len(set(texts)) > 1}
+    return {
+        "differs": [{"what": name, **dict(zip(letters, texts, strict=True))} for name, texts in differs.items()],
+        "who": [{"place": letter, "runs": ", ".join(who)} for letter, who in zip(letters, runs.values(), strict=True)],
+        "same": [{"what": name, "all runs": texts[0]} for name, texts in values.items() if name not in differs],
+    }
 
 
 def place_of(record: Record) -> dict[str, Any]:
@@ -276,8 +301,3 @@ def place_of(record: Record) -> dict[str, Any]:
     found |= {"python": where["python"], "CUDA": where["cuda"] if where["gpus"] else "-"}
     found |= {f"torch {name}": value for name, value in where["torch"].items()}
     return found | {f"package {name}": version for name, version in where["packages"].items()}
-
-
-def in_box(table: str) -> str:
-    """A table that scrolls by itself."""
-    return f'<div class="scroll" tabindex="0" role="region" aria-label="Table">{table}</div>'

@@ -81,7 +81,12 @@ def with_unit(value: float | None, unit: str) -> str:
 
 def notes(comparison: Comparison) -> list[str]:
     """What a reader must know to read the table."""
-    found = [*intervals_of(comparison), *verdict_lines(comparison)]
+    return [*intervals_of(comparison), *verdict_lines(comparison), *measurement_lines(comparison)]
+
+
+def measurement_lines(comparison: Comparison) -> list[str]:
+    """What costs were measured on and with."""
+    found = []
     hardware = sorted({record.hardware for record in comparison.records})
     if len(hardware) > 1:
         found.append(f"Runs were made on {'; '.join(hardware)}: samples/s, memory, time and energy are not comparable")

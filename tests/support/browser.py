@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,11 @@ def requests(browser: webdriver.Chrome) -> list[str]:
     """The addresses asked for since the last call or `show`."""
     messages = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+
+def barriers(browser: webdriver.Chrome) -> list[str]:
+    """What axe finds that keeps people from reading the page: serious or critical."""
+    browser.execute_script(files("axe_core_python").joinpath("axe.min.js").read_text())
+    script = "const done = arguments[0]; axe.run().then(found => done(found.violations))"
+    found = [each for each in browser.execute_async_script(script) if each["impact"] in ("serious", "critical")]
+    return [f"{each['id']}: {each['nodes'][0]['html']}" for each in found]

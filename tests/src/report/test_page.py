@@ -2,15 +2,17 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from src.report.comparison import compare_runs
 from src.report.html import html_page
 from src.runs.folder import find_runs
-from tests.support.browser import WIDTHS, emulate, needs_browser, open_browser, requests, show
+from tests.support.browser import WIDTHS, barriers, emulate, needs_browser, open_browser, requests, show
 from tests.support.run_folders import make_run
 
 pytestmark = pytest.mark.integration
@@ -53,7 +55,7 @@ def test_page_has_no_errors_no_requests_and_does_not_scroll_sideways(browser, pa
     assert all(address.startswith("file://") for address in requests(browser))
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     for chart in ("spread-chart", "curve-chart", "cost-chart"):
-        assert browser.find_element(By.ID, chart).find_elements(By.CSS_SELECTOR, "svg[role=img]")
+        assert browser.find_element(By.ID, chart).find_elements(By.CSS_SELECTOR, "svg[role=group]")
     # all text inside its box, none below 11 pixels
     assert browser.execute_script(
         "return [...document.querySelectorAll('body *')].every(e => parseFloat(getComputedStyle(e).fontSize) >= 11)"
@@ -65,6 +67,76 @@ def test_page_has_no_errors_no_requests_and_does_not_scroll_sideways(browser, pa
             show(browser, pages[name], width, min(whole, 6000))
             browser.save_screenshot(f"{folder}/{name}_{width}_{scheme}.png")
         emulate(browser, "light")
+
+
+@needs_browser
+@pytest.mark.parametrize("name", ["many", "labels", "one"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_read_the_page(browser, pages, name, scheme):
+    emulate(browser, scheme)
+    show(browser, pages[name], 1280, 900)
+    browser.execute_script("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    assert barriers(browser) == []
+    emulate(browser, "light")
+
+
+@needs_browser
+def test_the_table_is_sorted_searched_and_pinned_and_the_charts_follow(browser, pages):
+    show(browser, pages["many"], 1280, 900)
+
+    def names() -> list[str]:
+        rows = browser.find_elements(By.CSS_SELECTOR, "#variants tbody tr")
+        return [re.search(r"cell_\d+", row.find_element(By.CSS_SELECTOR, "th").text)[0] for row in rows if row.is_displayed()]
+
+    best_first = names()
+    assert (best_first[0], best_first[-1]) == ("cell_19", "cell_0")
+    heading = browser.find_element(By.CSS_SELECTOR, "#variants th:nth-child(4) button")
+    heading.click()
+    assert names() == best_first
+    heading.click()
+    assert names() == best_first[::-1]
+    browser.find_element(By.CSS_SELECTOR, "#variants tr[data-row='7'] .pin").click()
+    assert names()[0] == "cell_7"
+    browser.find_element(By.ID, "search").send_keys("cell_1")
+    assert names() == ["cell_7", "cell_1", *(f"cell_{n}" for n in range(10, 20))]
+    assert browser.find_element(By.ID, "count").text == "12 of 20"
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#spread-chart text.name")) == 12
+    assert browser.get_log("browser") == []
+
+
+@needs_browser
+def test_marks_are_reached_by_arrow_keys_and_charts_are_tables_too(browser, pages):
+    show(browser, pages["many"], 1280, 900)
+    first = browser.find_element(By.CSS_SELECTOR, "#spread-chart .mark[tabindex='0']")
+    browser.execute_script("arguments[0].focus()", first)
+    browser.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    assert browser.switch_to.active_element.get_attribute("aria-label") in browser.find_element(By.ID, "tip").text
+    assert browser.switch_to.active_element != first
+    browser.find_element(By.CSS_SELECTOR, "#cost .values summary").click()
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#cost .values tbody tr")) == 20
+
+
+@needs_browser
+def test_every_variant_has_a_mark_of_its_own(browser, pages):
+    show(browser, pages["many"], 1280, 900)
+    marks = browser.execute_script("return [...Array(64).keys()].map(i => symbol(i, 0, 0, 4) + dash(i))")
+    assert len(set(marks)) == 64
+
+
+@needs_browser
+def test_on_paper_charts_fit_and_have_their_keys(browser, pages):
+    show(browser, pages["many"], 1280, 900)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 700, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    )
+    wide = "return [...document.querySelectorAll('svg')].filter(e => e.getBoundingClientRect().right > 700).length"
+    assert browser.execute_script(wide) == 0
+    keys = browser.find_elements(By.CSS_SELECTOR, "#training .keys li")
+    assert len(keys) == 20
+    assert all(key.is_displayed() for key in keys)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    emulate(browser, "light")
 
 
 @needs_browser
@@ -81,7 +153,7 @@ def test_page_of_60_runs_opens_in_under_2_seconds_and_is_under_3_mb(browser, pag
 @needs_browser
 def test_choices_redraw_the_page(browser, pages):
     show(browser, pages["many"], 1280, 900)
-    first = browser.find_element(By.CSS_SELECTOR, "[data-row='1'][data-kind='difference']")
+    first = browser.find_element(By.CSS_SELECTOR, "td[data-row='1'][data-kind='difference']")
     assert "±" in first.text
     browser.find_element(By.CSS_SELECTOR, "#reference option[value='1']").click()
     assert first.text == "-"

@@ -1,12 +1,14 @@
-"use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
-const cells = data.cells;
+
+// Charts of a comparison, or of the runs of one variant: of whatever `cells` are
+const data = JSON.parse($("data").textContent);
+const cells = data.cells ?? [];
 const hidden = new Set();
-const $ = id => document.getElementById(id);
+const FEW = 12; // drawn at first where there are many
 const color = i => `var(--c${i % 8})`;
-const dash = i => ["", "6 3", "2 3"][Math.floor(i / 8) % 3];
-const shown = () => cells.map((cell, i) => i).filter(i => !hidden.has(i));
-const escape = text => String(text).replace(/[&<>"]/g, c => ({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"})[c]);
+const dash = i => ["", "7 3", "2 3", "8 3 2 3"][Math.floor(i / 8) % 4];
+// in the order of the table, without what its search or the legend hides
+const listed = () => $("variants") ? [...$("variants").tBodies[0].rows].filter(row => !row.hidden).map(row => +row.dataset.row) : cells.map((cell, i) => i);
+const shown = () => listed().filter(i => !hidden.has(i));
 const formatValue = v => v === null ? "-" : v.toFixed(4).replace("-", "−");
 const formatDifference = v => (v < 0 ? "" : "+") + formatValue(v);
 const withPrefix = v => {
@@ -45,16 +47,34 @@ const withMargin = ([low, high]) => [low - (high - low) * 0.04, high + (high - l
 
 function svg(box, height, label, content) {
   const width = Math.max(280, box.clientWidth);
-  box.innerHTML = `<svg role="img" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${content(width)}</svg>`;
+  box.innerHTML = `<svg role="group" aria-label="${escape(label)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${content(width)}</svg>`;
+  box.querySelector(".mark")?.setAttribute("tabindex", "0"); // one stop of the Tab key; arrows go on
 }
-const mark = (tip, shape) => `<g class="mark" tabindex="0" data-tip="${escape(tip)}" aria-label="${escape(tip)}">${shape}</g>`;
-function symbol(i, x, y, r) {
-  const fill = `fill="${color(i)}"`;
+const mark = (tip, shape) => `<g class="mark" role="img" tabindex="-1" data-tip="${escape(tip)}" aria-label="${escape(tip)}">${shape}</g>`;
+// Colour, shape and dash together are of one variant alone, up to 64; neighbours differ in colour and in shape
+function symbol(i, x, y, r, extra = "") {
+  const fill = `fill="${color(i)}" ${extra}`, u = r * 1.25;
   return [
     `<circle cx="${x}" cy="${y}" r="${r}" ${fill}/>`,
     `<rect x="${x - r}" y="${y - r}" width="${2 * r}" height="${2 * r}" ${fill}/>`,
-    `<path d="M${x} ${y - r * 1.3}L${x + r * 1.3} ${y + r}H${x - r * 1.3}Z" ${fill}/>`,
-  ][Math.floor(i / 8) % 3];
+    `<path d="M${x} ${y - u}L${x + u} ${y + r}H${x - u}Z" ${fill}/>`,
+    `<path d="M${x} ${y - u}L${x + u} ${y}L${x} ${y + u}L${x - u} ${y}Z" ${fill}/>`,
+    `<path d="M${x} ${y + u}L${x + u} ${y - r}H${x - u}Z" ${fill}/>`,
+    `<path d="M${x - u} ${y - u / 3}h${u * 2 / 3}v${-u * 2 / 3}h${u * 2 / 3}v${u * 2 / 3}h${u * 2 / 3}v${u * 2 / 3}h${-u * 2 / 3}v${u * 2 / 3}h${-u * 2 / 3}v${-u * 2 / 3}h${-u * 2 / 3}Z" ${fill}/>`,
+  ][(i + Math.floor(i / 24)) % 6];
+}
+const key = i => `<svg aria-hidden="true" viewBox="0 0 22 10" width="22" height="10"><line x1="0" x2="22" y1="5" y2="5" stroke="${color(i)}" stroke-width="2" stroke-dasharray="${dash(i)}"/>${symbol(i, 11, 5, 3.5)}</svg>`;
+// What a chart shows as a table, and on paper the keys of its marks
+function beside(id, list, headings, rows) {
+  const figure = $(id).closest("figure");
+  figure.querySelector(".keys").innerHTML = list.map(i => `<li>${key(i)} ${escape(cells[i].name)}</li>`).join("");
+  const row = ([name, ...values]) => `<tr><th scope="row">${escape(name)}</th>${values.map(v => `<td>${escape(v)}</td>`).join("")}</tr>`;
+  const label = escape(figure.querySelector("figcaption").textContent.split(".")[0]);
+  const details = figure.querySelector(".values"), fill = () => {
+    details.lastElementChild.innerHTML = `<div class="scroll" tabindex="0" role="region" aria-label="Values: ${label}"><table><thead><tr>${headings.map(h => `<th scope="col">${escape(h)}</th>`).join("")}</tr></thead><tbody>${rows().map(row).join("")}</tbody></table></div>`;
+  };
+  details.ontoggle = () => { if (details.open) fill(); };
+  if (details.open) fill();
 }
 function axes(x, y, left, right, top, bottom, xText, yText, xLabel) {
   const rows = y.ticks.map(t => `<line class="grid" x1="${left}" x2="${right}" y1="${y(t)}" y2="${y(t)}"/>` +
@@ -80,7 +100,7 @@ function drawSpread() {
       let found = `<text class="name" x="${left - 10}" y="${y + 4}" text-anchor="end">${escape(name)}<title>${escape(cell.name)}</title></text>`;
       if (low !== null) found += `<line x1="${x(low)}" x2="${x(high)}" y1="${y}" y2="${y}" stroke="${color(i)}" stroke-width="2"/>`;
       found += cell.values.map(([name, v]) => mark(`${cell.name}, ${name}: ${formatValue(v)}`,
-        `<circle cx="${x(v)}" cy="${y}" r="4.5" fill="${color(i)}" fill-opacity=".45"/>`)).join("");
+        symbol(i, x(v), y, 4.2, 'fill-opacity=".5"'))).join("");
       if (mean !== null) found += mark(`${cell.name}: ${interval(cell.interval)}`,
         `<rect x="${x(mean) - 1.5}" y="${y - 8}" width="3" height="16" fill="${color(i)}"/>`);
       if (cell.published !== null) found += mark(`${cell.name}, published: ${formatValue(cell.published)}`,
@@ -89,6 +109,8 @@ function drawSpread() {
     }).join("");
     return grid + rows + `<text x="${right}" y="${bottom + 36}" text-anchor="end">${escape(data.metric)}, ${data.split} split</text>`;
   });
+  beside("spread-chart", [], ["", "mean", "95 %: low", "high", "published", "runs"], () => list.map(i =>
+    [cells[i].name, ...cells[i].interval.map(formatValue), formatValue(cells[i].published), cells[i].values.map(([name, v]) => `${name}: ${formatValue(v)}`).join("; ")]));
 }
 
 function drawCurves() {
@@ -112,6 +134,11 @@ function drawCurves() {
     return axes(x, y, left, right, top, bottom, withPrefix, formatTick, "training samples") + bands + lines +
       `<rect data-follow="" x="${left}" y="${top}" width="${right - left}" height="${bottom - top}" fill="none" pointer-events="all"/>`;
   });
+  const last = values => formatValue(values[values.length - 1]);
+  beside("curve-chart", list, ["", "samples", `${name}, last`, "lowest", "highest"], () => list.map(i => {
+    const [xs, mean, low, high] = cells[i].curves[name];
+    return [cells[i].name, withPrefix(xs[xs.length - 1]), last(mean), last(low), last(high)];
+  }));
   const cover = $("curve-chart").querySelector("[data-follow]");
   cover.parentNode.insertBefore(cover, cover.parentNode.querySelector(".mark"));
   cover.addEventListener("pointermove", event => {
@@ -143,8 +170,29 @@ function drawCost() {
       const line = low === null ? "" : `<line x1="${px}" x2="${px}" y1="${y(low)}" y2="${y(high)}" stroke="${color(i)}" stroke-width="1.5" opacity=".6"/>`;
       return line + mark(`${cell.name}\n${data.metric} ${interval(cell.interval)}\n${COSTS[kind]}: ${withPrefix(cell.costs[kind])}`, symbol(i, px, y(mean), 6));
     }).join("");
-    return axes(x, y, left, right, top, bottom, withPrefix, formatTick, COSTS[kind]) + marks;
+    // the step along which quality rises with cost, and the names on it where they have room
+    const front = paretoFront(list, kind), steps = front.map((i, k) => `${k ? `H${x(cells[i].costs[kind])}V` : `M${x(cells[i].costs[kind])} `}${y(cells[i].interval[0])}`).join("");
+    const line = `<path d="${steps}" fill="none" stroke="var(--soft)" stroke-width="1.2" stroke-dasharray="3 3"/>`;
+    let free = [];
+    const names = front.map(i => {
+      const px = x(cells[i].costs[kind]), py = y(cells[i].interval[0]), wide = cells[i].name.length * 6.5, before = px + wide + 10 > right;
+      const from = before ? px - wide - 10 : px + 10, box = [from, from + wide, py - 7];
+      if (from < left || free.some(o => box[0] < o[1] && o[0] < box[1] && Math.abs(o[2] - box[2]) < 13)) return "";
+      free.push(box);
+      return `<text class="name" x="${before ? px - 10 : px + 10}" y="${py - 7}" text-anchor="${before ? "end" : "start"}">${escape(cells[i].name)}</text>`;
+    }).join("");
+    return axes(x, y, left, right, top, bottom, withPrefix, formatTick, COSTS[kind]) + line + marks + names;
   });
+  const front = paretoFront(list, kind);
+  beside("cost-chart", list, ["", COSTS[kind], data.metric, "on the Pareto front"], () => list.map(i =>
+    [cells[i].name, withPrefix(cells[i].costs[kind]), interval(cells[i].interval), front.includes(i) ? "yes" : "no"]));
+}
+// From the cheapest on: those that no other is both cheaper and better than
+function paretoFront(list, kind) {
+  const dear = kind === "train_samples_per_second" ? -1 : 1, good = data.lower ? -1 : 1, front = [];
+  for (const i of [...list].sort((a, b) => dear * (cells[a].costs[kind] - cells[b].costs[kind]) || good * (cells[b].interval[0] - cells[a].interval[0])))
+    if (!front.length || good * cells[i].interval[0] > good * cells[front[front.length - 1]].interval[0]) front.push(i);
+  return front;
 }
 
 function drawPredictions() {
@@ -167,7 +215,9 @@ function drawConfusion(found) {
   const clip = name => name.length * 7 + 14 > gap ? name.slice(0, Math.floor((gap - 20) / 7)) + "…" : name;
   const labels = names.map((name, k) => `<text class="name" x="${gap - 8}" y="${gap + k * size + size / 2 + 4}" text-anchor="end">${escape(clip(name))}</text>` +
     `<text class="name" transform="translate(${gap + k * size + size / 2 + 4} ${gap - 8}) rotate(-90)">${escape(clip(name))}</text>`).join("");
-  box.innerHTML = `<svg role="img" aria-label="Confusion matrix of ${escape(cells[i].name)}" width="${width}" height="${height}">${labels}${squares}` +
+  beside("predictions-chart", [], ["true", "predicted", "samples", "of", "share"], () => table.flatMap((row, t) => row.map((count, p) => [names[t], names[p], count, totals[t]])
+    .filter(([t, p, count]) => count && t !== p)).sort((a, b) => b[2] - a[2]).slice(0, 200).map(row => [...row, `${(100 * row[2] / row[3]).toFixed(1)} %`]));
+  box.innerHTML = `<svg role="img" aria-label="Confusion matrix of ${escape(cells[i].name)}" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">${labels}${squares}` +
     `<text x="${gap}" y="${height - 8}">columns: predicted; rows: true</text></svg>`;
 }
 function drawClasses(found) {
@@ -189,6 +239,7 @@ function drawClasses(found) {
       }).join("");
     }).join("") + `<text x="${right}" y="${bottom + 36}" text-anchor="end">average precision</text>`;
   });
+  beside("predictions-chart", list, ["class", ...list.map(i => cells[i].name)], () => order.map(k => [names[k], ...list.map(i => formatValue(found.cells[i][k]))]));
 }
 
 function fillDifferences() {
@@ -220,43 +271,68 @@ document.addEventListener("focusin", event => {
   if (found) { const box = found.getBoundingClientRect(); showTip(found.dataset.tip, box.right, box.top); }
 });
 document.addEventListener("focusout", hideTip);
-document.addEventListener("keydown", event => { if (event.key === "Escape") hideTip(); });
+document.addEventListener("keydown", event => {
+  if (event.key === "Escape") hideTip();
+  const step = {ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1}[event.key], from = event.target.closest?.(".mark");
+  if (!step || !from) return;
+  event.preventDefault();
+  const marks = [...from.closest("svg").querySelectorAll(".mark")], to = marks[(marks.indexOf(from) + step + marks.length) % marks.length];
+  from.setAttribute("tabindex", "-1");
+  to.setAttribute("tabindex", "0");
+  to.focus();
+});
 
 function options(id, values, name, chosen) {
   $(id).innerHTML = values.map(v => `<option value="${escape(v)}"${v === chosen ? " selected" : ""}>${escape(name(v))}</option>`).join("");
 }
-function draw() { drawSpread(); drawCurves(); drawCost(); drawPredictions(); }
-
-cells.forEach((cell, i) => document.querySelectorAll(`[data-key="${i}"]`).forEach(key => key.style.setProperty("--key", color(i))));
-$("legend").innerHTML = cells.map((cell, i) => `<button type="button" aria-pressed="true" data-cell="${i}"><svg aria-hidden="true">` +
-  `<line x1="0" x2="22" y1="5" y2="5" stroke="${color(i)}" stroke-width="2" stroke-dasharray="${dash(i)}"/>${symbol(i, 11, 5, 3.5)}</svg>${escape(cell.name)}</button>`).join("");
-$("legend").addEventListener("click", event => {
-  const button = event.target.closest("button");
-  if (!button) return;
-  const i = +button.dataset.cell;
-  if (hidden.has(i)) hidden.delete(i); else hidden.add(i);
-  button.setAttribute("aria-pressed", String(!hidden.has(i)));
-  draw();
-});
-const curves = [...new Set(cells.flatMap(cell => Object.keys(cell.curves)))];
-options("reference", cells.map((cell, i) => i), i => cells[i].name, data.reference);
-options("curve", curves, name => name, curves.includes(`val/${data.metric}`) ? `val/${data.metric}` : "train/loss");
-options("cost-kind", Object.keys(COSTS).filter(kind => cells.some(cell => cell.costs[kind] > 0)), kind => COSTS[kind]);
-$("reference").addEventListener("change", fillDifferences);
-$("curve").addEventListener("change", drawCurves);
-$("cost-kind").addEventListener("change", drawCost);
-if (data.predictions) {
-  $("no-predictions").hidden = true;
-  $("predictions-chart").parentNode.hidden = false;
-  const found = data.predictions, some = found.classes.length < found.of ? ` Shows the ${found.classes.length} of ${found.of} classes with the lowest recall.` : "";
-  if (found.kind === "confusion") {
-    $("choose-cell").hidden = false;
-    options("predicted-cell", Object.keys(found.cells), i => cells[i].name);
-    $("predicted-cell").addEventListener("change", drawPredictions);
-    $("predictions-caption").textContent = `Percentage of each true class, over all seeds: correct predictions in green, confusions in orange.${some}`;
-  } else $("predictions-caption").textContent = "Average precision of each class with positive samples, averaged over seeds.";
+function draw() {
+  if (!cells.length) return;
+  const count = listed().length, drawn = shown().length;
+  $("drawn").textContent = drawn < count ? `${drawn} of ${count} are drawn.` : "";
+  for (const [id, chart] of [["spread-chart", drawSpread], ["curve-chart", drawCurves], ["cost-chart", drawCost], ["predictions-chart", drawPredictions]]) if ($(id)) chart();
 }
-draw();
-fillDifferences();
-let waiting = 0;
-addEventListener("resize", () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(draw); });
+function drawOnly(chosen) {
+  hidden.clear();
+  cells.forEach((cell, i) => { if (!chosen.includes(i)) hidden.add(i); });
+  $("legend").querySelectorAll("button").forEach(button => button.setAttribute("aria-pressed", String(!hidden.has(+button.dataset.cell))));
+  draw();
+}
+
+if (cells.length) {
+  document.querySelectorAll("[data-key]").forEach(place => { place.innerHTML = key(+place.dataset.key); });
+  $("legend").innerHTML = cells.map((cell, i) => `<button type="button" aria-pressed="true" data-cell="${i}">${key(i)}${escape(cell.name)}</button>`).join("");
+  $("legend").addEventListener("click", event => {
+    const i = +(event.target.closest("button")?.dataset.cell ?? NaN);
+    if (!Number.isNaN(i)) drawOnly(cells.map((cell, k) => k).filter(k => hidden.has(k) === (k === i)));
+  });
+  const curves = [...new Set(cells.flatMap(cell => Object.keys(cell.curves)))];
+  options("curve", curves, name => name, curves.includes(`val/${data.metric}`) ? `val/${data.metric}` : "train/loss");
+  options("cost-kind", Object.keys(COSTS).filter(kind => cells.some(cell => cell.costs[kind] > 0)), kind => COSTS[kind]);
+  $("curve").addEventListener("change", drawCurves);
+  $("cost-kind").addEventListener("change", drawCost);
+  if ($("reference")) {
+    options("reference", cells.map((cell, i) => i), i => cells[i].name, data.reference);
+    $("reference").addEventListener("change", fillDifferences);
+  }
+  if (data.predictions) {
+    $("no-predictions").hidden = true;
+    $("predicted").hidden = false;
+    const found = data.predictions, some = found.classes.length < found.of ? ` Shows the ${found.classes.length} of ${found.of} classes with the lowest recall.` : "";
+    const caption = $("predicted").querySelector("figcaption");
+    if (found.kind === "confusion") {
+      $("choose-cell").hidden = false;
+      options("predicted-cell", Object.keys(found.cells), i => cells[i].name);
+      $("predicted-cell").addEventListener("change", drawPredictions);
+      caption.textContent = `Percentage of each true class, over all seeds: correct predictions in green, confusions in orange.${some} The table has the confusions, the most frequent first.`;
+    } else caption.textContent = "Average precision of each class with positive samples, averaged over seeds.";
+  }
+  const best = () => listed().slice(0, FEW);
+  $("draw-all").addEventListener("click", () => drawOnly(cells.map((cell, i) => i)));
+  $("draw-few").addEventListener("click", () => drawOnly(best()));
+  $("draw-all").hidden = $("draw-few").hidden = cells.length <= FEW;
+  $("variants")?.addEventListener("rows", draw);
+  if ($("reference")) fillDifferences();
+  if (cells.length > 2 * FEW) drawOnly([...new Set([...best(), data.reference])]); else draw();
+  let waiting = 0;
+  addEventListener("resize", () => { cancelAnimationFrame(waiting); waiting = requestAnimationFrame(draw); });
+}
