@@ -16,7 +16,9 @@ from .declared.data import DeclaredData as DeclaredData
 from .detection.coco import Coco as Coco
 from .detection.composed import Composed as Composed
 from .diabetes import Diabetes as Diabetes
+from .drawings.emoji import Emoji as Emoji
 from .drawings.icons import Icons as Icons
+from .drawings.tags import Tags as Tags
 from .images.digits import Digits as Digits
 from .images.fashion_mnist import FashionMNIST as FashionMNIST
 from .images.imagenet import ImageNet as ImageNet

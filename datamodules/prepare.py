@@ -27,6 +27,8 @@ SETS = {
     "coco": "detection.prepare_coco",
     "composed": "detection.prepare_composed",
     "icons": "drawings.prepare_icons",
+    "emoji": "drawings.prepare_emoji",
+    "tags": "drawings.prepare_tags",
     "adopt": "storage.adopt",
 }
 MOST = {"workers": 1000, "side": 10_000}

@@ -55,6 +55,14 @@ class TextModality(nn.Module):
         return ByteArray(one_hot, self.positions, self.spec.grid, mask=raw != PADDING)
 
 
+def padded_bytes(content: bytes, length: int) -> Tensor:
+    """Bytes as TextModality takes them, (length,) int16: truncated, or padded with PADDING."""
+    kept = np.frombuffer(content[:length], np.uint8)
+    padded = np.full(length, PADDING, np.int16)
+    padded[: len(kept)] = kept
+    return torch.from_numpy(padded)
+
+
 @dataclass(frozen=True)
 class Document:
     """One text: its key, its label, and its source, which is a file or the bytes themselves."""
@@ -85,10 +93,7 @@ class TextSplit(Split):
 
     def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         text = self.texts[index]
-        content = np.frombuffer(text.read()[: self.elements], np.uint8)
-        padded = np.full(self.elements, PADDING, np.int16)
-        padded[: len(content)] = content
-        return {"text": torch.from_numpy(padded), "target": torch.tensor(text.label)}
+        return {"text": padded_bytes(text.read(), self.elements), "target": torch.tensor(text.label)}
 
 
 class Text(ByteArrayDataModule):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +19,7 @@ from ..images.transforms import decode_image
 from ..points.meshes import cloud_from_bytes
 from ..storage import shards
 from ..storage.sharded import ShardedData
-from ..text import PADDING, TextModality
+from ..text import TextModality, padded_bytes
 from .concepts import CONCEPTS
 
 Encoding = Literal["pixels", "outline", "path"]
@@ -66,10 +65,7 @@ class IconSplit(Split):
             spaced = torch.linspace(0, len(points) - 1, self.data.points).round().long()
             sample["outline"] = points[spaced]
         if "path" in self.data.encodings:
-            content = np.frombuffer(files["txt"][: self.data.path_bytes], np.uint8)
-            padded = np.full(self.data.path_bytes, PADDING, np.int16)
-            padded[: len(content)] = content
-            sample["path"] = torch.from_numpy(padded)
+            sample["path"] = padded_bytes(files["txt"], self.data.path_bytes)
         return sample
 
 

@@ -5,6 +5,7 @@ Each takes the modality's spec and a byte array, and returns an array (B, F).
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import Any
 
 import numpy as np
@@ -55,10 +56,8 @@ def shape_statistics(spec: ModalitySpec, points: ByteArray) -> np.ndarray:
 def hog(spec: ModalitySpec, image: ByteArray) -> np.ndarray:
     """Histograms of oriented gradients (Dalal & Triggs 2005): 9 directions without sign in square cells, normalised over
     blocks of 2 x 2 cells. Gradients are those of the mean over the channels."""
-    if spec.channels > PIXEL_CHANNELS:
-        raise UserError("the baseline hog needs pixels, not patches of them: leave data.patch out")
-    batch, (rows, columns) = len(image.values), spec.grid or (1, 1)
-    pixels = image.values.float().mean(dim=2).reshape(batch, rows, columns)
+    pixels = grey_pixels(spec, image)
+    batch, rows, columns = pixels.shape
     down, right = torch.gradient(pixels, dim=(1, 2))
     angle = torch.atan2(down, right).remainder(torch.pi) / torch.pi * ORIENTATIONS
     first, share = angle.floor().long() % ORIENTATIONS, angle.frac()
@@ -70,6 +69,19 @@ def hog(spec: ModalitySpec, image: ByteArray) -> np.ndarray:
     cells = torch.nn.functional.avg_pool2d(votes.permute(0, 3, 1, 2), side)
     blocks = torch.nn.functional.unfold(cells, 2)  # (B, 4 x directions, blocks)
     return to_numpy(torch.nn.functional.normalize(blocks, dim=1).flatten(1))
+
+
+def grey_pixels(spec: ModalitySpec, image: ByteArray) -> Tensor:
+    """The mean over the channels of every pixel (B, H, W), also of square patches of grey or RGB pixels."""
+    values, (rows, columns) = image.values.float(), spec.grid or (1, 1)
+    if spec.channels <= PIXEL_CHANNELS:
+        return values.mean(dim=2).reshape(len(values), rows, columns)
+    colours = 1 if isqrt(spec.channels) ** 2 == spec.channels else 3  # three times a square number is none
+    side = isqrt(spec.channels // colours)
+    if colours * side**2 != spec.channels:
+        raise UserError("the baseline hog needs pixels or square patches of them: set data.patch to one number")
+    patches = values.reshape(len(values), rows, columns, side, side, colours).mean(dim=5)
+    return patches.transpose(2, 3).reshape(len(values), rows * side, columns * side)
 
 
 def byte_n_grams(spec: ModalitySpec, text: ByteArray) -> Any:

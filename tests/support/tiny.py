@@ -13,7 +13,7 @@ from datamodules.storage.shards import write_shards
 from tests.support.clips import CLASSES, WHOLE
 from tests.support.coco import CATEGORIES, write_coco
 from tests.support.fashion_mnist import write_fashion
-from tests.support.icons import write_package
+from tests.support.icons import write_emoji, write_package, write_tagged
 from tests.support.imagenet import write_imagenet
 from tests.support.meshes import BOX, HEAD, PILLAR, TETRAHEDRON, entry
 from tests.support.texts import write_folder
@@ -44,6 +44,7 @@ class Tiny:
             "Dialpad": ("dialpad", {"clips": [6, 4, 4], "decode_workers": 1}),
             "Diabetes": (None, {}),
             "Digits": (None, {}),
+            "Emoji": ("emoji", {}),
             "FashionMNIST": ("fashion", {}),
             "Furniture": ("furniture", {}),
             "GarmentsSpoken": ("garments", {"decode_workers": 1}),
@@ -51,6 +52,7 @@ class Tiny:
             "ImageNet": ("imagenet", {"classes": 3, "side": 64}),
             "LanguageId": ("prompts", {}),
             "ModelNet40": ("modelnet40", {}),
+            "Tags": ("tags", {}),
             "Text": ("text", {"classes": ["en", "ru"]}),
         }[data]
         if name in WRITERS:
@@ -119,10 +121,23 @@ def write_icons(tiny: Tiny, folder: Path) -> None:
     assert prepare(["icons", "--source", str(source), "--out", str(folder), "--workers", "1"]) == 0
 
 
+def write_emoji_data(tiny: Tiny, folder: Path) -> None:
+    styles, names = tiny.root / "styles.tgz", tiny.root / "names.tgz"
+    write_emoji(styles, names)
+    options = ["--source", str(styles), "--names", str(names), "--out", str(folder), "--workers", "1"]
+    assert prepare(["emoji", *options]) == 0
+
+
+def write_tags(tiny: Tiny, folder: Path) -> None:
+    source = write_tagged(tiny.root / "tagged.tgz")
+    assert prepare(["tags", "--source", str(source), "--out", str(folder), "--workers", "1"]) == 0
+
+
 WRITERS = {
     "audioset": write_audioset,
     "coco": lambda tiny, folder: write_coco(folder),
     "declared": write_declared,
+    "emoji": write_emoji_data,
     "fashion": lambda tiny, folder: write_fashion(folder, gz=True),
     "furniture": write_furniture,
     "garments": write_garments,
@@ -130,5 +145,6 @@ WRITERS = {
     "imagenet": lambda tiny, folder: write_imagenet(folder),
     "modelnet40": write_modelnet40,
     "prompts": write_prompts,
+    "tags": write_tags,
     "text": lambda tiny, folder: write_folder(folder),
 }

@@ -7,6 +7,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from datamodules import ByteArray, DataSpec, ModalitySpec, UserError
+from datamodules.core.flatten import GridModality
 from src.api import evaluate, fit
 from src.tasks import Trivial
 from src.tasks.classifiers import TREES, fit_forest, fit_logistic, fit_majority, fit_ridge, scores_of
@@ -49,8 +50,15 @@ def test_hog_tells_the_direction_of_an_edge_and_not_its_contrast():
     np.testing.assert_allclose(described(ramp), described(5 * ramp), atol=1e-6)
     np.testing.assert_allclose(described(ramp), described(-ramp), atol=1e-6)  # directions have no sign
     assert np.abs(described(ramp) - described(ramp.T)).max() > 0.4
-    with pytest.raises(UserError, match="needs pixels, not patches"):
-        hog(ModalitySpec(12, 1, 64, (8, 8), 2, "image"), array(torch.zeros(1, 64, 12)))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_hog_of_patches_equals_that_of_their_pixels(channels):
+    images = torch.rand(2, 16, 16, channels)
+    whole, patches = (GridModality((16, 16), channels, bands=2, patch=(side, side)) for side in (1, 4))
+    np.testing.assert_allclose(hog(patches.spec, patches(images)), hog(whole.spec, whole(images)), atol=1e-6)
+    with pytest.raises(UserError, match="needs pixels or square patches"):
+        hog(ModalitySpec(24, 1, 64, (8, 8), 2, "image"), array(torch.zeros(1, 64, 24)))
 
 
 def test_byte_n_grams_leave_padding_out():
