@@ -13,6 +13,7 @@ COMMANDS = {
     "suite": "run all variants of a table",
     "tune": "search options of all variants of a table alike",
     "compare": "compare finished runs",
+    "submit": "check a run and add it to a folder of runs",
     "reproduce": "repeat a run and compare the bits",
     "export": "write a run's model as a program or a file of weights",
     "visualize": "draw pictures of a run",

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-
-import pandas as pd
+from typing import Literal
 
 from datamodules import UserError
 
 from . import api
 from .config.command import Parser, run_command
 from .config.error_messages import FULL
-from .config.names import csv_text
 from .config.package import command_name
 from .report.comparison import Comparison
-from .report.table import print_runs, runs_frame
-from .report.text import latex, markdown, print_comparison
+from .report.table import ALARM, print_runs, runs_frame
+from .report.terminal import say
+from .report.text import csv, latex, markdown, print_comparison
 from .report.verification import error_line
-from .runs.folder import find_runs
+from .runs.folder import Run, find_runs
 from .stats.claims import read_claims
 
 DESCRIPTION = """Compare finished runs. One row per run, then one row per variant (cell): its mean with a 95 % interval for
@@ -28,8 +27,8 @@ budget or metric, unfinished) are listed and left out; src/report/rules.py has t
 where a run contradicts itself: its predictions give other metrics than its results.json."""
 
 
-def main(args: list[str] | None = None) -> Comparison:
-    """Prints the comparison, writes the files that the options name, and returns it."""
+def main(args: list[str] | None = None) -> Comparison | list[Comparison]:
+    """Prints the comparison, writes the files that the options name, and returns it; those of a site, one per experiment."""
     parser = Parser(command_name("compare"), description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("runs", type=Path, nargs="*", metavar="RUN_OR_FOLDER", help="run folders, or folders of them")
     parser.add_argument("--from-wandb", metavar="ENTITY/PROJECT[/GROUP]", help="runs on W&B's server")
@@ -54,11 +53,20 @@ def main(args: list[str] | None = None) -> Comparison:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table of variants")
     parser.add_argument("--latex", type=Path, metavar="FILE", help="write the table of variants for booktabs")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write one page with tables, curves and predictions")
+    parser.add_argument(
+        "--site", type=Path, metavar="FOLDER", help="only write a leaderboard of all experiments, as pages"
+    )
     parser.add_argument("--wandb", action="store_true", help="log tables, images and the page to W&B")
     parser.add_argument("--wide", action="store_true", help="show all columns, however wide the terminal is")
     options = parser.parse_args(args)
     if not options.runs and not options.from_wandb:
         parser.error("no runs given: name run folders, or --from-wandb")
+
+    others = ("csv", "markdown", "latex", "html", "wandb", "claims", "reference")
+    if options.site and (given := [name for name in others if getattr(options, name)]):
+        parser.error(
+            f"--site goes without --{given[0]}: its pages have tables, and the references and claims of suites"
+        )
 
     with tempfile.TemporaryDirectory() as fetched:
         runs = find_runs(options.runs)
@@ -66,6 +74,8 @@ def main(args: list[str] | None = None) -> Comparison:
             from .runs.wandb_logger import fetch_runs  # imports wandb: seconds
 
             runs += fetch_runs(options.from_wandb, Path(fetched))
+        if options.site:
+            return write_site(options.site, runs, options.split, options.any_budget)
         places = [*options.runs, fetched] if options.from_wandb else options.runs
         claims = [claim.text for claim in read_claims(options.claims)] if options.claims else []
         wanted = {"split": options.split, "reference": options.reference, "any_budget": options.any_budget}
@@ -103,9 +113,32 @@ def main(args: list[str] | None = None) -> Comparison:
     return comparison
 
 
-def csv(frame: pd.DataFrame) -> str:
-    """A table as CSV whose text no spreadsheet takes for formulas."""
-    return frame.map(csv_text).rename(columns=csv_text).to_csv(index=False)
+def write_site(folder: Path, runs: list[Run], split: Literal["val", "test"], any_budget: bool) -> list[Comparison]:
+    """Compares the runs of each experiment, and writes the site of all."""
+    from .site.build import Experiment, build_site, check_place  # imports torch: seconds
+
+    check_place(folder)
+    of_name: dict[str, list[Run]] = {}
+    for run in runs:
+        of_name.setdefault(run.results().experiment, []).append(run)
+    found, wrong = [], {}
+    for name, group in sorted(of_name.items()):
+        try:
+            comparison = api.compare(group, split=split, any_budget=any_budget)
+        except UserError as error:
+            found.append(Experiment(name, why=str(error)))
+            say(f"{name}: left out: {error}", ALARM)
+            continue
+        found.append(Experiment(name, comparison))
+        wrong |= {out.folder: out.reasons[0] for out in comparison.excluded if out.contradicts}
+        left = f"; {len(comparison.excluded)} runs left out" if comparison.excluded else ""
+        say(f"{name}: {comparison.summary}{left}", wrap=True)
+    if all(each.comparison is None for each in found):
+        raise UserError(found[0].why)
+    print(f"written: {build_site(folder, found)}")
+    if wrong:
+        raise UserError(error_line(wrong))
+    return [each.comparison for each in found if each.comparison is not None]
 
 
 def write(path: Path, text: str) -> None:

@@ -31,7 +31,7 @@ from tests.support import DIGITS, ROOT
 EXPORTING = ("datamodules", "src.backbones", "src.optim", "src.pictures", "src.tasks", "src.training")
 SLOTS = (Task, Backbone, Schedule, ByteArrayDataModule, L.Callback, Logger, Strategy)  # of configs, for classes of ours
 PRELOAD = "src.suites.preload"  # changes how libraries are imported
-NAMES = ("evaluate", "suite", "tune", "compare", "reproduce", "export", "visualize", "benchmark")
+NAMES = ("evaluate", "suite", "tune", "compare", "submit", "reproduce", "export", "visualize", "benchmark")
 COMMANDS = {f"src.{name}": [] for name in NAMES} | {
     "src.fit": ["--config", DIGITS],
     "src.benchmarks.readme_tables": [],

@@ -39,7 +39,15 @@ def imported(tmp_path, statement: str, *words: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["compare", "--help"], ["fit", "--help"], ["suite", "--help"], ["tune", "--help"]]
+    "words",
+    [
+        ["--help"],
+        ["compare", "--help"],
+        ["submit", "--help"],
+        ["fit", "--help"],
+        ["suite", "--help"],
+        ["tune", "--help"],
+    ],
 )
 def test_help_needs_no_torch(words, tmp_path):
     assert imported(tmp_path, COMMAND, *words) == set()

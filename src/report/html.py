@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ STYLE = (HERE / "style.css").read_text()
 SCRIPT = "".join((HERE / name).read_text() for name in ("tables.js", "charts.js"))
 
 
+@cache
 def templates(*folders: Path) -> Environment:
     """The templates in some folders and in this one: whatever they are given is shown as text in one line."""
 
@@ -99,7 +101,7 @@ def page_data(comparison: Comparison) -> dict[str, Any]:
                 "published": rounded([published_value(variant.published, metric)[0]])[0],
                 "values": [[name_of(repeat), *rounded([value])] for repeat, value in values],
                 "costs": {name: rounded([variant.cost(name)])[0] for name in COSTS},
-                "curves": curves(variant),
+                "curves": curves(variant, max(30, POINTS - len(comparison.variants))),
             }
         )
     return {
@@ -251,7 +253,7 @@ def differing_tables(comparison: Comparison) -> dict[str, list[dict]]:
     return found
 
 
-def runs_table(records: Sequence[Record], comparison: Comparison) -> list[dict[str, str]]:
+def runs_table(records: Sequence[Record], comparison: Comparison) -> list[dict[str, Any]]:
     """One row per kept run."""
     rows = []
     for record in records:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from ..config.names import markdown_text, plain
+from ..config.names import csv_text, markdown_text, plain
 from ..stats.intervals import Estimate
 from .comparison import Comparison, published_value
 from .differences import KINDS, shortened
@@ -201,6 +201,11 @@ def latex(comparison: Comparison) -> str:
     above = lines_beside(comparison)
     table = frame.to_latex(index=False, escape=True, column_format="l" + "r" * (frame.shape[1] - 1))
     return "".join(f"% {plain(line)}\n" for line in above) + table.replace("±", r"$\pm$")
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """A table as CSV whose text no spreadsheet takes for formulas."""
+    return frame.map(csv_text).rename(columns=csv_text).to_csv(index=False)
 
 
 def lines_beside(comparison: Comparison) -> list[str]:

@@ -25,7 +25,7 @@ LAYERS = (
     ("src.training", "src.suites"),
     ("src.tasks",),
     ("src.report", "src.pictures"),
-    ("src.stress",),
+    ("src.stress", "src.site"),
     ("src",),
     ("src.benchmarks",),
 )

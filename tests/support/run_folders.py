@@ -41,12 +41,12 @@ def make_run(
         right = own.random(samples)[cluster] < quality
         predicted = np.where(right, target, own.integers(len(CLASSES), size=samples))
         names = {"cluster": cluster.astype(np.str_)} if cluster_size > 1 else {}
-        np.savez(folder / "predictions.npz", sample=sample, target=target, predicted=predicted, **names)
+        np.savez_compressed(folder / "predictions.npz", sample=sample, target=target, predicted=predicted, **names)
         metrics = {"loss": 2 * (1 - quality), "top1": float((predicted == target).mean())}
     else:
         target = (shared.random((samples, len(CLASSES))) < 0.2).astype(np.int64)
         scores = (target * quality * 3 + own.normal(size=target.shape)).astype(np.float32)
-        np.savez(folder / "predictions.npz", sample=sample, target=target, scores=scores)
+        np.savez_compressed(folder / "predictions.npz", sample=sample, target=target, scores=scores)
         precision = average_precision_per_class(torch.from_numpy(scores), torch.from_numpy(target)).mean().item()
         metrics = {"loss": 1 - quality, "map": precision, "map_classes": len(CLASSES)}
     options = {

@@ -86,7 +86,11 @@ def test_the_table_is_sorted_searched_and_pinned_and_the_charts_follow(browser, 
 
     def names() -> list[str]:
         rows = browser.find_elements(By.CSS_SELECTOR, "#variants tbody tr")
-        return [re.search(r"cell_\d+", row.find_element(By.CSS_SELECTOR, "th").text)[0] for row in rows if row.is_displayed()]
+        return [
+            re.search(r"cell_\d+", row.find_element(By.CSS_SELECTOR, "th").text)[0]
+            for row in rows
+            if row.is_displayed()
+        ]
 
     best_first = names()
     assert (best_first[0], best_first[-1]) == ("cell_19", "cell_0")
