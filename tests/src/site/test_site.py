@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from datamodules import UserError
-from src import compare
+from src.compare import main as compare
 from src.site.build import file_names
 from tests.support.browser import WIDTHS, barriers, needs_browser, open_browser, requests, show
 from tests.support.run_folders import make_run
@@ -26,7 +26,7 @@ def runs(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def site(runs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sites") / "site"
-    compare.main([str(runs), "--site", str(folder)])
+    compare([str(runs), "--site", str(folder)])
     return folder
 
 
@@ -46,17 +46,17 @@ def test_the_runs_that_a_page_offers_can_be_compared_again(site, runs, tmp_path)
     for name in ("good", "bad"):
         with zipfile.ZipFile(site / "digits" / f"{name}.zip") as archive:
             archive.extractall(tmp_path)
-    first, again = (compare.main([str(place / "digits")]).frame() for place in (runs, tmp_path))
+    first, again = (compare([str(place / "digits")]).frame() for place in (runs, tmp_path))
     assert first["top1"].tolist() == again["top1"].tolist()
     assert len(again) == 2
 
 
 def test_a_site_replaces_an_older_one_and_nothing_else(site, runs, tmp_path):
-    compare.main([str(runs), "--site", str(site)])
+    compare([str(runs), "--site", str(site)])
     assert not list(site.parent.glob("*.part"))
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="holds other files"):
-        compare.main([str(runs), "--site", str(tmp_path)])
+        compare([str(runs), "--site", str(tmp_path)])
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 

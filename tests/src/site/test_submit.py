@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from datamodules import UserError
-from src import compare, submit
+from src import submit
+from src.compare import main as compare
 from src.runs.folder import Run
 from src.runs.results import Results
 from tests.support.run_folders import make_run
@@ -44,7 +45,7 @@ def test_a_run_is_added_without_checkpoints_and_once(tmp_path, capsys):
     with pytest.raises(UserError, match="has another result"):
         submit.main([str(other), "--to", str(board)])
     assert files(board) == before
-    assert compare.main([str(board)]).records[0].verified
+    assert compare([str(board)]).records[0].verified
 
 
 def edit(folder: Path, name: str, **changes) -> None:
