@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from datamodules import Dialpad
 from src.__main__ import COMMANDS
 from src.fit import main as fit
 from tests.support import ROOT
+from tests.support.forked import invoke
 from tests.support.run_folders import make_run
 
 README = ROOT / "README.md"
@@ -84,6 +86,15 @@ def run(folder: Path, *words: str) -> str:
     return done.stdout
 
 
+def run_forked(folder: Path, command: list[str]) -> None:
+    """One of our commands, without paying for its imports again."""
+    name, options = name_and_options(command)
+    module = import_module("datamodules.prepare" if name == "prepare" else f"src.{name}")
+    main = (lambda args: sys.exit(module.main(args))) if name == "prepare" else module.main
+    outcome = invoke(main, options, folder, longest=600)
+    assert outcome.status == 0, f"{' '.join(command)}\n{outcome.errors}"
+
+
 def shortened(command: list[str]) -> list[str] | None:
     """A command as a test runs it: one epoch of training, a list of a suite; None if it needs files or takes minutes."""
     name, options = name_and_options(command)
@@ -105,7 +116,7 @@ def test_the_commands_of_a_page_run_one_after_another(page, tmp_path):
         make_run(folder / "runs" / "quickstart", cell, 0, task="multi_label")  # stands for five minutes each
     Dialpad(folder / "data" / "dialpad", clips=(8, 2, 2)).prepare_data()
     for command in filter(None, map(shortened, commands(page))):
-        run(folder, *command)
+        run_forked(folder, command)
     for suite in (name for block in blocks(page, "yaml") for name in NAMED.findall(block) if "/suites/" in name):
         assert run(folder, "-m", "src", "suite", suite, "--list").count("fit") > 1
 

@@ -50,8 +50,8 @@ class Outcome:
         return None
 
 
-def invoke(main: Callable[[list[str]], object], args: list[str], folder: Path) -> Outcome:
-    """Runs a command in a fork, in a folder of its own."""
+def invoke(main: Callable[[list[str]], object], args: list[str], folder: Path, longest: float = LONGEST) -> Outcome:
+    """Runs a command in a fork, in a folder of its own, for so many seconds at most."""
     torch.set_num_threads(1)  # threads do not survive a fork
     with tempfile.TemporaryFile("w+") as printed, tempfile.TemporaryFile("w+") as errors:
         sys.stdout.flush(), sys.stderr.flush()
@@ -59,7 +59,7 @@ def invoke(main: Callable[[list[str]], object], args: list[str], folder: Path) -
         child = os.fork()
         if child == 0:
             run_forked(main, args, folder, (printed.fileno(), errors.fileno()))
-        status = wait(child)
+        status = wait(child, longest)
         found = []
         for file in (printed, errors):
             file.seek(0)
@@ -88,11 +88,11 @@ def run_forked(main: Callable, args: list[str], folder: Path, files: tuple[int, 
         os._exit(status)
 
 
-def wait(child: int) -> int | None:
-    """The exit status of a child; None where it had to be stopped after LONGEST. Pauses count, not the clock: a machine that
+def wait(child: int, longest: float) -> int | None:
+    """The exit status of a child; None where it had to be stopped after so many seconds. Pauses count, not the clock: a machine that
     halts all processes for a while halts none of them for ever."""
     pause, waited = 0.002, 0.0
-    while waited < LONGEST:
+    while waited < longest:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(status)
