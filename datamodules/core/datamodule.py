@@ -10,7 +10,6 @@ import hashlib
 import logging
 import signal
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -89,57 +88,79 @@ class CompactBatches(Dataset):
 
     def __getitem__(self, refs: list[SampleRef]) -> dict:
         keys = [self.split.keys[ref.index] for ref in refs]
-        samples: dict[int, dict[str, Any]] = {}  # by row of the batch
+        stacks: dict[tuple, Stack] = {}  # by the form of their samples
         bad: dict[str, str] = {}
+        damaged: dict[str, str] = {}
         for row, (ref, key) in enumerate(zip(refs, keys, strict=True)):
-            if not ref.real and samples:  # padding: any sample has the right shape
+            if not ref.real and stacks:  # padding: any sample has the right shape
                 continue
             try:
-                samples[row] = self.split.load(ref.index, sample_generator(self.seed, ref.epoch, key))
+                sample = self.split.load(ref.index, sample_generator(self.seed, ref.epoch, key))
             except BadSampleError as error:
                 if self.on_bad_sample == "raise":
                     raise
                 bad[key] = str(error)
-        damaged = {keys[row]: sample.pop("damage") for row, sample in samples.items() if "damage" in sample}
-        forms = {row: form(sample) for row, sample in samples.items()}
-        usual = Counter(forms.values()).most_common(1)[0][0] if forms else ()
-        for row in [row for row, found in forms.items() if found != usual]:
-            bad[keys[row]] = f"has {dict(forms[row])}, other samples {dict(usual)}"
-            if self.on_bad_sample == "raise":
-                raise BadSampleError(f"{keys[row]} {bad[keys[row]]}")
-            del samples[row]
-        if not samples:
+                continue
+            if "damage" in sample:
+                damaged[key] = sample.pop("damage")
+            shape = form(sample)
+            if shape not in stacks:
+                stacks[shape] = Stack(len(refs))
+            stacks[shape].put(row, sample)
+        if not stacks:
             raise UserError(
                 "no sample of a batch could be decoded; the first error: {}: {}".format(*next(iter(bad.items())))
             )
+        usual = max(stacks, key=lambda shape: len(stacks[shape].rows))
+        for row, shape in sorted((row, shape) for shape, stack in stacks.items() for row in stack.rows):
+            if shape != usual:
+                bad[keys[row]] = f"has {described(shape)}, other samples {described(usual)}"
+                if self.on_bad_sample == "raise":
+                    raise BadSampleError(f"{keys[row]} {bad[keys[row]]}")
         weight = torch.tensor([float(ref.real and key not in bad) for ref, key in zip(refs, keys, strict=True)])
-        return {**stack(samples, len(refs)), "key": keys, "weight": weight, "bad": bad, "damaged": damaged}
+        return {**stacks[usual].whole(), "key": keys, "weight": weight, "bad": bad, "damaged": damaged}
+
+
+class Stack:
+    """Samples of one form on their way into a batch: tensors go into one tensor (B, ...); anything else, such as targets of
+    detection, into a list. Each is copied as it comes: what it was cut from is free for the next, which is faster than memory
+    that was never used.
+
+    Args:
+        size: B, rows of the batch.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size, self.rows, self.batch = size, list[int](), dict[str, Any]()
+
+    def put(self, row: int, sample: dict[str, Any]) -> None:
+        for name, value in sample.items():
+            if name not in self.batch:
+                tensor = isinstance(value, Tensor)
+                self.batch[name] = value.new_empty(self.size, *value.shape) if tensor else [None] * self.size
+            self.batch[name][row] = value
+        self.rows.append(row)
+
+    def whole(self) -> dict[str, Any]:
+        """The batch; rows without a sample repeat the last one."""
+        missing = set(range(self.size)) - set(self.rows)
+        for values in self.batch.values():
+            for row in missing:
+                values[row] = values[self.rows[-1]]
+        return self.batch
 
 
 def form(sample: dict[str, Any]) -> tuple:
     """What all samples of a batch must share: the names, and the shape and type of tensors."""
     return tuple(
-        (name, f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__)
+        (name, str(value.dtype), tuple(value.shape)) if isinstance(value, Tensor) else (name, type(value).__name__, ())
         for name, value in sorted(sample.items())
     )
 
 
-def stack(samples: dict[int, dict[str, Any]], size: int) -> dict[str, Any]:
-    """Stacks samples, given by their rows, into a batch of this size; its other rows repeat the last one. Frees the samples.
-
-    Tensors go into one tensor (B, ...); anything else, such as targets of detection, into a list.
-    """
-    batch: dict[str, Any] = {}
-    rows = list(samples)
-    for row in rows:
-        for name, value in samples.pop(row).items():
-            if name not in batch:
-                batch[name] = value.new_empty(size, *value.shape) if isinstance(value, Tensor) else [None] * size
-            batch[name][row] = value
-    for values in batch.values():
-        for row in set(range(size)) - set(rows):
-            values[row] = values[rows[-1]]
-    return batch
+def described(shape: tuple) -> dict[str, str]:
+    """A form in words, by name."""
+    return {name: f"{kind} {size}" if kind.startswith("torch.") else kind for name, kind, size in shape}
 
 
 def leave_interrupts_to_parent(number: int) -> None:
