@@ -67,7 +67,8 @@ def option(args: list[str], name: str) -> str | None:
 def smoke(args: Sequence[str], tiny: Tiny, runs: Path, *more: str) -> dict:
     expanded = expand_variant(args)
     config = yaml.safe_load(Path(option(expanded, "--config") or "").read_text())
-    task, data = config["model"], config["data"]["class_path"].rpartition(".")[2]
+    task, read = config["model"], json.loads(option(expanded, "--data") or "null") or config["data"]
+    data = read["class_path"].rpartition(".")[2]
     backbone = task["init_args"]["backbone"] | json.loads(option(expanded, "--model.backbone") or "{}")
     changed = {f"data.{option}": value for option, value in tiny.options(data).items()}
     smaller = SMALLER.get(backbone["class_path"].rpartition(".")[2], {})
