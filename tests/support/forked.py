@@ -89,8 +89,8 @@ def run_forked(main: Callable, args: list[str], folder: Path, files: tuple[int, 
 
 
 def wait(child: int, longest: float) -> int | None:
-    """The exit status of a child; None where it had to be stopped after so many seconds. Pauses count, not the clock: a machine that
-    halts all processes for a while halts none of them for ever."""
+    """The exit status of a child; None where it had to be stopped after so many seconds. Pauses count, not the clock: a
+    machine that halts all processes for a while halts none of them for ever."""
     pause, waited = 0.002, 0.0
     while waited < longest:
         ended, status = os.waitpid(child, os.WNOHANG)
