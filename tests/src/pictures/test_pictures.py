@@ -222,7 +222,8 @@ class Mel(Digits):
         return TensorSplit(["low", "high"], {"audio": wave, "target": torch.eye(2)})
 
 
-DATA = [kind for kind in vars(datamodules).values() if isinstance(kind, type) and issubclass(kind, ByteArrayDataModule)]
+PUBLIC = [getattr(datamodules, name) for name in datamodules.__all__]  # which also imports them
+DATA = [kind for kind in PUBLIC if isinstance(kind, type) and issubclass(kind, ByteArrayDataModule)]
 CONCRETE = [kind for kind in DATA if not kind.__abstractmethods__]
 
 
@@ -244,11 +245,14 @@ def test_every_data_set_gets_pictures(kind, tiny, tmp_path):
     assert all(path.stat().st_size > 2000 for path in written)
 
 
+KINDS = {"measurements": "series", "pixels": "image", "picture": "image", "name": "text"}  # where the name is another
+
+
 @pytest.mark.parametrize("kind", CONCRETE, ids=lambda kind: kind.__name__)
 def test_every_data_set_says_what_its_modalities_are_and_takes_the_options_of_loaders(kind, tiny):
     options = {"batch_size": 2, "num_workers": 0, "seed": 3, "on_bad_sample": "skip", "max_bad_share": 0.5}
     data = kind(**{**tiny.options(kind.__name__), **options})
     assert {name: getattr(data, name) for name in options} == options
     for name, spec in data.spec.modalities.items():
-        assert spec.kind == {"measurements": "series", "pixels": "image"}.get(name, name)
+        assert spec.kind == KINDS.get(name, name)
         assert (spec.rate is not None) == (spec.kind in ("audio", "video"))
