@@ -1,5 +1,8 @@
 """What the benchmarks compute rather than time: the paper's accounting, equal work, fitted exponents."""
 
+import os
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -10,6 +13,7 @@ from src.benchmarks.lambda_layers import LAYERS, make_memory_step, map_gib
 from src.benchmarks.lambda_layers import implementations as implementations_of_layers
 from src.benchmarks.perceiver import SHAPES, Shape, defined_flops, executed_flops, implementations, ours
 from src.benchmarks.scaling import exponent
+from tests.support import ROOT
 
 
 @pytest.mark.parametrize(
@@ -53,6 +57,24 @@ def test_the_exponent_of_a_power_law_is_found():
     elements = np.array([2**p for p in range(12, 19)])
     frame = pd.DataFrame({"elements": elements, "step_s": 3e-6 * elements**1.02})
     assert exponent(frame, "step_s") == pytest.approx(1.02)
+
+
+@pytest.mark.integration
+def test_what_a_gpu_is_asked_runs_on_a_cpu_too(tmp_path):
+    command = [sys.executable, "-m", "src.benchmark", "gpu", "--device", "cpu", "--tiny"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WANDB_MODE": "disabled"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1500, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (checks,) = (tmp_path / "results").glob("gpu_*.csv")
+    found = pd.read_csv(checks).set_index("check")["result"]
+    assert set(found) == {"ok"}
+    assert {"fit, bf16", "fit, ddp", "fit, fsdp", "a run resumes to the bits of one that was not stopped"} < set(
+        found.index
+    )
+    (times,) = (path for path in (tmp_path / "results").glob("perceiver_*-bf16.csv") if "parts" not in path.name)
+    assert set(pd.read_csv(times)["dtype"]) == {"bfloat16"}
 
 
 def test_memory_is_measured_with_gradients_held_whoever_made_the_layer():
