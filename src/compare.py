@@ -17,7 +17,7 @@ from .report.table import ALARM, print_runs, runs_frame
 from .report.terminal import say
 from .report.text import csv, latex, markdown, print_comparison
 from .report.verification import error_line
-from .runs.folder import Run, find_runs
+from .runs.folder import Run, find_runs, find_unfinished
 from .stats.claims import read_claims
 
 DESCRIPTION = """Compare finished runs. One row per run, then one row per variant (cell): its mean with a 95 % interval for
@@ -75,6 +75,8 @@ def main(args: list[str] | None = None) -> Comparison | list[Comparison]:
 
             runs += fetch_runs(options.from_wandb, Path(fetched))
         if options.site:
+            for path in find_unfinished(options.runs):
+                say(f"left out: {path} (unfinished: no results.json)", ALARM)
             return write_site(options.site, runs, options.split, options.any_budget)
         places = [*options.runs, fetched] if options.from_wandb else options.runs
         claims = [claim.text for claim in read_claims(options.claims)] if options.claims else []

@@ -146,6 +146,8 @@ def write_runs(path: Path, comparison: Comparison, number: int) -> list[str]:
         for record in comparison.variants[number].records:
             for name in KEPT:
                 file = record.run.folder / name
+                if file.is_symlink():  # of a stranger's run: what it points to is not ours to publish
+                    continue
                 if file.is_file() and file.stat().st_size > LARGEST:
                     left.append(str(file))
                 elif file.is_file():

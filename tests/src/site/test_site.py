@@ -1,5 +1,6 @@
 """The site of several experiments: what it holds, offers and refuses, and that everybody can read it without a network."""
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -58,6 +59,19 @@ def test_a_site_replaces_an_older_one_and_nothing_else(site, runs, tmp_path):
     with pytest.raises(UserError, match="holds other files"):
         compare([str(runs), "--site", str(tmp_path)])
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_links_in_a_run_are_not_followed_into_what_is_offered_and_unfinished_runs_are_told(runs, tmp_path, capsys):
+    shutil.copytree(runs / "digits", tmp_path / "runs")
+    linked, unfinished = tmp_path / "runs" / "good" / "seed0", tmp_path / "runs" / "bad" / "seed0"
+    shutil.move(linked / "predictions.npz", tmp_path / "elsewhere.npz")
+    (linked / "predictions.npz").symlink_to(tmp_path / "elsewhere.npz")
+    (unfinished / "results.json").unlink()
+    compare([str(tmp_path / "runs"), "--site", str(tmp_path / "site")])
+    with zipfile.ZipFile(tmp_path / "site" / "digits" / "good.zip") as archive:
+        offered = [name for name in archive.namelist() if name.endswith("predictions.npz")]
+    assert [name.split("/")[-2] for name in offered] == ["seed1", "seed2"]
+    assert "seed0 (unfinished" in " ".join(capsys.readouterr().out.split())
 
 
 def test_file_names_are_safe_and_differ():
