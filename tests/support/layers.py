@@ -24,7 +24,7 @@ LAYERS = (
     ("src.runs", "src.stats"),
     ("src.training", "src.suites"),
     ("src.tasks",),
-    ("src.report", "src.pictures"),
+    ("src.report", "src.pictures", "src.cli"),
     ("src.stress", "src.site"),
     ("src",),
     ("src.benchmarks",),

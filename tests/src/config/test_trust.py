@@ -78,7 +78,7 @@ def attacks(left: Path) -> dict[str, dict]:
         "by the package's other name": {
             "model.init_args.backbone": calling("bytebench.runs.folder.os.system", command=touch)
         },
-        "through the parser's module": {"data": calling("src.cli.os.system", command=touch)},
+        "through the parser's module": {"data": calling("src.cli.base.os.system", command=touch)},
         "through a class": {"data": calling("src.runs.folder.Run.__init__.__globals__.os.system", command=touch)},
         "a checkpoint that is code": {"model.init_args.backbone": calling("torch.load", f="x.pt", weights_only=False)},
         "a repository": {"model.init_args.backbone": calling("torch.hub.load", repo_or_dir="x", model="y")},

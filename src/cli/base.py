@@ -6,15 +6,12 @@ import logging
 import os
 import secrets
 from collections.abc import Sequence
-from functools import reduce
 from importlib.util import find_spec
-from operator import or_
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import lightning as L
 import yaml
-from jsonargparse import _loaders_dumpers, get_loader, set_loader, set_parsing_settings
 from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import Strategy
@@ -22,44 +19,30 @@ from lightning.pytorch.strategies import Strategy
 from datamodules import ByteArrayDataModule, UserError
 from datamodules.core.checks import check_range
 
-from .config.documents import Loader, refuse_pipes
-from .config.names import check_name
-from .config.package import command_name, current_word, with_current_class_paths, with_shipped_configs
-from .config.secrets import redacted
-from .config.trust import check_config, importing_only, trusted_packages
-from .metrics.logged import metrics_of
-from .metrics.registry import main_metric
-from .runs.checkpoints import newest_checkpoint
-from .runs.environment import peak_memory
-from .runs.folder import Run
-from .runs.metrics_log import MetricsLog
-from .runs.results import Results
-from .suites.protocol import entry_of
-from .tasks.base import Task
-from .training.building import check_trainer, limited_by_flops, told_in_one_line
-from .training.checkpointing import Checkpointing
-from .training.energy import Energy
-from .training.progress import RunProgress, Throughput
-from .training.strategies import FullyShard, make_strategy
+from ..config.documents import refuse_pipes
+from ..config.names import check_name
+from ..config.package import command_name, current_word, with_shipped_configs
+from ..config.secrets import redacted
+from ..config.trust import check_config, importing_only, trusted_packages
+from ..metrics.logged import metrics_of
+from ..metrics.registry import main_metric
+from ..runs.checkpoints import newest_checkpoint
+from ..runs.environment import peak_memory
+from ..runs.folder import Run
+from ..runs.metrics_log import MetricsLog
+from ..runs.results import Results
+from ..suites.protocol import entry_of
+from ..tasks.base import Task
+from ..training.building import check_trainer, limited_by_flops, told_in_one_line
+from ..training.checkpointing import Checkpointing
+from ..training.energy import Energy
+from ..training.progress import RunProgress, Throughput
+from ..training.strategies import FullyShard, make_strategy
+from .parsing import integers_stay_integers
 
 WANDB_MODES = ("offline", "online", "disabled", "shared")
-# DataSpec is handed over whole, from the datamodule; its fields are no options
-set_parsing_settings(subclasses_enabled=["is_pure_dataclass"])
 for library in ("lightning.pytorch", "lightning.fabric"):  # what they tell of devices and seeds is in the run folder
     logging.getLogger(library).setLevel(logging.WARNING)
-
-setattr(_loaders_dumpers, "yaml_default_loader", Loader)  # noqa: B010  (the parser reads values with it, too)
-plain_yaml = get_loader("yaml")
-
-
-def load_yaml(text: str) -> Any:
-    """What a config file, or an option's value, holds."""
-    content = plain_yaml(text)
-    refuse_pipes(content)
-    return with_current_class_paths(content)
-
-
-set_loader("yaml", load_yaml, (yaml.YAMLError,))
 
 
 class ByteBenchCLI(LightningCLI):
@@ -183,7 +166,7 @@ class ByteBenchCLI(LightningCLI):
             self.wandb_id = self.run.read("environment.json")["wandb_id"]
         if not wandb_wanted():
             return [self.log]
-        from .runs.wandb_logger import PatientWandbLogger  # imports wandb: seconds
+        from ..runs.wandb_logger import PatientWandbLogger  # imports wandb: seconds
 
         return [
             self.log,
@@ -201,7 +184,7 @@ class ByteBenchCLI(LightningCLI):
     def finish_wandb(self) -> None:
         """End the W&B run, if there is one."""
         if wandb_wanted():
-            from .runs.wandb_logger import finish_wandb
+            from ..runs.wandb_logger import finish_wandb
 
             finish_wandb(self.run)
 
@@ -309,19 +292,6 @@ def check_options(run: Run, options: Sequence[str]) -> None:
     """
     cli = ConfigCLI(options)
     run.check_options(cli.parse_run(run), cli.plain(cli.config))
-
-
-def integers_stay_integers(parser: LightningArgumentParser) -> None:
-    """Makes `--trainer.limit_test_batches 1` one batch, and 1.0 all batches.
-
-    Python keeps one object for Optional[Union[int, float]] and Optional[Union[float, int]]: the one that some library asked
-    for first. jsonargparse tries the types of a union in order, and would make 1.0 of 1.
-    """
-    actions: list[Any] = parser._actions
-    for action in actions:
-        kinds = get_args(getattr(action, "_typehint", None))
-        if int in kinds and float in kinds and kinds.index(float) < kinds.index(int):
-            action._typehint = reduce(or_, (int, *(kind for kind in kinds if kind is not int)))
 
 
 def check_averaging(strategy: Strategy | str, callbacks: list) -> None:
