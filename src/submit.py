@@ -23,8 +23,6 @@ DESCRIPTION = """Add a finished run to a folder of runs, such as that of a leade
 metrics must follow from its predictions, it must have kept to the protocol of its suite, and it must be comparable with the
 runs that are there. It is copied without checkpoints, whole or not at all; no result is overwritten. Exit code 2, with
 one line that says what is wrong, if it is not added."""
-# What is copied of a run
-NAMES = ("config.yaml", "data.json", "environment*.json", "metrics.csv", "predictions*", "weights.json", "results.json")
 
 
 def main(args: list[str] | None = None) -> Path:
@@ -46,7 +44,7 @@ def main(args: list[str] | None = None) -> Path:
             raise UserError(f"{target} has another result: submit under another cell or seed")
         frozen = merged_protocol(record, experiment)
         check_comparable(record, experiment)
-        copy_run(record.run.folder, target)
+        copy_run(record.run, target)
         if frozen is not None:
             write_file(experiment / FROZEN, frozen)
     print(f"added: {target}")
@@ -124,16 +122,14 @@ def check_comparable(record: Record, experiment: Path) -> None:
         raise UserError(f"{record.folder} cannot be compared with the runs in {experiment}: {'; '.join(reasons)}")
 
 
-def copy_run(run: Path, target: Path) -> None:
+def copy_run(run: Run, target: Path) -> None:
     """Copies the files of a run, all or none; results.json comes last."""
     aside = target.with_name(f"{target.name}.{os.getpid()}{PART}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
-        for pattern in NAMES:
-            for file in sorted(run.glob(pattern)):
-                if file.is_file() and not file.is_symlink():
-                    write_file(aside / file.name, file.read_bytes())
+        for file in run.copied_files():
+            write_file(aside / file.name, file.read_bytes())
         put_in_place(aside, target)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)

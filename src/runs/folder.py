@@ -48,6 +48,16 @@ from .results import Results
 from .schema import FILES, check
 
 BEGUN = ("config.yaml", "data.json", "environment.json")  # what every run folder has
+# What a copy of a run has, its results last: no checkpoints, pictures or evaluations, and nothing of W&B
+COPIED = (
+    "config.yaml",
+    "data.json",
+    "environment*.json",
+    "metrics.csv",
+    "predictions*",
+    "weights.json",
+    "results.json",
+)
 
 
 def rank_zero(method: Callable[..., None]) -> Callable[..., None]:
@@ -225,6 +235,11 @@ class Run:
         if name in FILES:
             check(content, FILES[name], path)
         return content
+
+    def copied_files(self) -> list[Path]:
+        """The files that a copy of the run has, results.json last; no links, as what they point to is not the run's."""
+        found = [path for pattern in COPIED for path in sorted(self.folder.glob(pattern))]
+        return [path for path in found if path.is_file() and not path.is_symlink() and path.suffix != PART]
 
     def weights(self, checkpoint: str = "last") -> dict:
         """The model's tensors of a checkpoint."""

@@ -30,7 +30,7 @@ from ..runs.files import PART
 from .entry import entry_page
 
 MARK = '<meta name="generator" content="ByteBench">'
-KEPT = ("config.yaml", "data.json", "environment.json", "results.json", "predictions.npz")  # of a run
+CURVES = "metrics.csv"  # the pages show them, and their rows would be most of a site
 LARGEST = 2_000_000  # bytes of a file that is offered
 
 
@@ -144,13 +144,13 @@ def write_runs(path: Path, comparison: Comparison, number: int) -> list[str]:
     left = []
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for record in comparison.variants[number].records:
-            for name in KEPT:
-                file = record.run.folder / name
-                if file.is_symlink():  # of a stranger's run: what it points to is not ours to publish
+            parts = (record.results.experiment, record.results.cell, record.run.folder.name)
+            place = "/".join(file_names([part])[0] for part in parts)
+            for file in record.run.copied_files():
+                if file.name == CURVES:
                     continue
-                if file.is_file() and file.stat().st_size > LARGEST:
+                if file.stat().st_size > LARGEST:
                     left.append(str(file))
-                elif file.is_file():
-                    experiment, cell = file_names([record.results.experiment]), file_names([record.results.cell])
-                    archive.write(file, f"{experiment[0]}/{cell[0]}/{file_names([file.parent.name])[0]}/{name}")
+                else:
+                    archive.write(file, f"{place}/{file.name}")
     return left
