@@ -153,7 +153,7 @@ def stress(run: Run | str | Path, *, checkpoint: str = "last", options: Options 
     cli = load_run(run, checkpoint, words_of(options))
     record = {"checkpoint": checkpoint, **measure(cli)}
     run.write(f"stress_{checkpoint}.json", record)
-    name = f"{type(cli.model.backbone).__name__} on {type(cli.datamodule).__name__}"
+    name = f"{cli.model.title} on {type(cli.datamodule).__name__}"
     draw_stress(record, run.folder / "pictures" / f"stress_{checkpoint}.png", f"{name}: damaged and missing inputs")
     return record
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from datamodules.core.datamodule import SplitName
@@ -53,7 +54,7 @@ def draw_run(cli: ByteBenchCLI, run: Path, out: Path, split: SplitName, count: i
     task, data, device = cli.model, cli.datamodule, cli.trainer.strategy.root_device
     data.prepare_data()
     task.to(device).eval()
-    title = f"{type(task.backbone).__name__} on {type(data).__name__}"
+    title = f"{task.title} on {type(data).__name__}"
     written = []
     if draw_curves(run / "metrics.csv", out / "training.png", f"{title}: training", task.monitor):
         written.append(out / "training.png")
@@ -62,6 +63,9 @@ def draw_run(cli: ByteBenchCLI, run: Path, out: Path, split: SplitName, count: i
     written.append(out / "samples.png")
     if hasattr(task.backbone, "attention_maps"):
         written += draw_attention(task.backbone, samples, out, title)
+    if task.explained is None:
+        print(f"{task.title} has no gradient: no importance and no receptive fields are drawn", file=sys.stderr)
+        return written
     written += draw_importance(task, samples, out, title)
     written += draw_receptive_fields(task, samples, out, title)
     return written

@@ -33,7 +33,7 @@ class Pictures(Callback):
         task: Any = pl_module
         data = trainer.datamodule  # pyrefly: ignore
         folder = Path(trainer.default_root_dir) / "pictures"
-        title = f"{type(task.backbone).__name__} on {type(data).__name__}"
+        title = f"{task.title} on {type(data).__name__}"
         samples = load_samples(task, data, "val", self.samples, task.device)
         written = [folder / "val_samples.png"]
         draw_samples(samples, written[0], f"{title}: val samples and predictions after training")

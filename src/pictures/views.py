@@ -188,30 +188,56 @@ class Text(View):
 
 
 class PointCloud(View):
-    """A point cloud; maps colour the points."""
+    """A cloud of points in space; maps colour the points."""
 
     width, height, map_shows_sample, colours, projection = 1.9, 1.7, True, POINTS, "3d"
     upright = 2  # index of the vertical axis
 
+    def ordered(self, cloud: np.ndarray) -> np.ndarray:
+        """The coordinates in the order that the axes have."""
+        return cloud[:, [(self.upright + 1) % 3, (self.upright + 2) % 3, self.upright]]
+
     def draw(self, axes: Any, sample: int, weights: np.ndarray | None = None, vmax: float = 1.0) -> None:
-        order = [(self.upright + 1) % 3, (self.upright + 2) % 3, self.upright]
-        cloud = self.raw[sample].astype(np.float32)[:, order]
+        cloud = self.ordered(self.raw[sample].astype(np.float32))
         middle = (cloud.max(axis=0) + cloud.min(axis=0)) / 2
         radius = max(float(np.ptp(cloud, axis=0).max()) / 2, 1e-6)
         cloud = (cloud - middle) / radius
         size = min(6.0, 2500 / len(cloud))
         if weights is None:
-            # nearer points are darker
-            depth = cloud @ np.array([0.8, 0.8, 0.3])
-            axes.scatter(*cloud.T, c=depth, cmap="Blues", vmin=-2.0, vmax=1.2, s=size, linewidths=0)
+            self.draw_alone(axes, cloud, size)
         else:
             ascending = np.argsort(weights)  # large weights on top
             colours = POINTS(colour_norm(vmax)(weights[ascending]))
-            axes.scatter(*cloud[ascending].T, c=colours, s=1.6 * size, linewidths=0, depthshade=False)
+            shading = {} if self.projection is None else {"depthshade": False}  # the colours of a map stay as they are
+            axes.scatter(*cloud[ascending].T, c=colours, s=1.6 * size, linewidths=0, **shading)
+        self.frame(axes)
+
+    def draw_alone(self, axes: Any, cloud: np.ndarray, size: float) -> None:
+        """Nearer points are darker."""
+        depth = cloud @ np.array([0.8, 0.8, 0.3])
+        axes.scatter(*cloud.T, c=depth, cmap="Blues", vmin=-2.0, vmax=1.2, s=size, linewidths=0)
+
+    def frame(self, axes: Any) -> None:
         axes.set(xlim=(-1, 1), ylim=(-1, 1), zlim=(-1, 1))
         axes.set_box_aspect((1, 1, 1), zoom=1.2)
         axes.view_init(elev=18, azim=45)
         axes.set_axis_off()
+
+
+class Outline(PointCloud):
+    """Points in the plane, x to the right and y down as in pictures."""
+
+    projection = None
+
+    def ordered(self, cloud: np.ndarray) -> np.ndarray:
+        return cloud
+
+    def draw_alone(self, axes: Any, cloud: np.ndarray, size: float) -> None:
+        axes.scatter(*cloud.T, color=INK, s=size, linewidths=0)
+
+    def frame(self, axes: Any) -> None:
+        axes.set(xlim=(-1.05, 1.05), ylim=(1.05, -1.05), aspect="equal")
+        hide_axes(axes)
 
 
 VIEWS: dict[ModalityKind, type[View]] = {
@@ -225,10 +251,14 @@ VIEWS: dict[ModalityKind, type[View]] = {
 }
 
 
+def view_of(spec: ModalitySpec) -> type[View]:
+    return Outline if spec.kind == "points" and spec.coordinates == 2 else VIEWS[spec.kind]
+
+
 def make_views(data: ByteArrayDataModule, compact: dict, inputs: dict[str, ByteArray]) -> dict[str, View]:
     """A view of every modality of a batch. inputs: with their elements in the order of the grid."""
     views = {
-        name: VIEWS[spec.kind](spec, compact[name], inputs[name].values) for name, spec in data.spec.modalities.items()
+        name: view_of(spec)(spec, compact[name], inputs[name].values) for name, spec in data.spec.modalities.items()
     }
     for view in views.values():
         if isinstance(view, PointCloud):

@@ -148,7 +148,8 @@ def dropped(array: ByteArray, drawn: Tensor, amount: float) -> ByteArray:
 
 def cut(array: ByteArray, drawn: Tensor, amount: float) -> ByteArray:
     """The points furthest along a random direction are gone, this share of them: a side that was not scanned."""
-    along = (array.values[..., :3] * drawn.to(array.values)[:, None]).sum(dim=2)
+    axes = min(3, array.values.shape[2])  # points in the plane have two
+    along = (array.values[..., :axes] * drawn.to(array.values)[:, None, :axes]).sum(dim=2)
     order = along.argsort(dim=1, descending=True).argsort(dim=1)
     return without(array, order < round(amount * array.values.shape[1]))
 

@@ -57,7 +57,7 @@ class Task(L.LightningModule, ABC):
         predictions: of the last test, for the run folder: COCO's results of boxes and masks, or arrays; None before.
         resumes_inside_epochs: whether a run may resume from the middle of an epoch.
         drawn_as: how pictures of samples show predictions: as a caption, as bars, or as objects with boxes and masks.
-        explained: what `score_to_explain` is called in pictures.
+        explained: what `score_to_explain` is called in pictures; None where it has no gradient.
     """
 
     tasks: tuple[str, ...]
@@ -70,7 +70,7 @@ class Task(L.LightningModule, ABC):
     predictions: dict[str, list[dict]] | dict[str, np.ndarray] | None = None
     resumes_inside_epochs = True
     drawn_as: Literal["caption", "bars", "objects"] = "caption"
-    explained = "features"
+    explained: str | None = "features"
 
     def __init__(
         self,
@@ -122,6 +122,11 @@ class Task(L.LightningModule, ABC):
         """
         self.monitor = metric_named(monitor).name
         self.val_metrics, self.test_metrics = metrics(), metrics()
+
+    @property
+    def title(self) -> str:
+        """What pictures call the model."""
+        return type(self.backbone).__name__
 
     @abstractmethod
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:

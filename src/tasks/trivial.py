@@ -70,9 +70,11 @@ class Trivial(Classification):
         method: majority, log_mel, shape, hog or byte_n_grams.
     """
 
+    explained = None  # what was fitted passes no gradient
+
     def __init__(self, data_spec: DataSpec, method: Method = "majority") -> None:
         super().__init__(data_spec, NoBackbone)
-        self.recipe = RECIPES[method]
+        self.method, self.recipe = method, RECIPES[method]
         found = (n for n, m in data_spec.modalities.items() if not self.recipe.kinds or m.kind in self.recipe.kinds)
         self.modality = next(found, "")
         if not self.modality:
@@ -83,6 +85,10 @@ class Trivial(Classification):
             )
         self.resumes_inside_epochs = False
         self.fitted: Arrays = {}
+
+    @property
+    def title(self) -> str:
+        return f"The baseline {self.method}"
 
     @property
     def num_parameters(self) -> int:
@@ -101,9 +107,6 @@ class Trivial(Classification):
         if not self.fitted:  # in Lightning's check before training
             return values.new_zeros(len(values), self.data_spec.num_classes)
         return torch.from_numpy(scores_of(self.fitted, self.features(inputs))).float().to(values.device)
-
-    def score_to_explain(self, inputs: dict[str, ByteArray]) -> Tensor:
-        raise UserError("a trivial baseline has no gradient to draw: draw a trained model")
 
     def on_fit_start(self) -> None:
         if self.trainer.world_size > 1:

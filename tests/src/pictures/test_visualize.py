@@ -108,3 +108,14 @@ def test_mistakes_raise_user_errors(run, tmp_path):
         visualize.main([str(tmp_path)])
     with pytest.raises(UserError, match=r"nowhere.ckpt is missing"):
         visualize.main([str(run), "--checkpoint", "nowhere"])
+
+
+def test_of_a_trivial_baseline_samples_are_drawn_and_a_line_says_that_it_has_no_gradient(tmp_path, capsys):
+    model = ["--model", "src.tasks.Trivial", "--model.method", "hog", "--runs_dir", str(tmp_path), "--cell", "hog"]
+    fit.main(["--config", str(CONFIGS / "digits_perceiver.yaml"), *model])
+    capsys.readouterr()
+    written = visualize.main([str(tmp_path / "digits" / "hog" / "seed0")])
+    assert "samples" in {path.stem for path in written}
+    printed = capsys.readouterr()
+    assert printed.out.split() == [str(path) for path in written]
+    assert "The baseline hog has no gradient" in printed.err
