@@ -83,9 +83,9 @@ def main(args: list[str] | None = None) -> Comparison | list[Comparison]:
         wanted = {"split": options.split, "reference": options.reference, "any_budget": options.any_budget}
         comparison = api.compare(places, claims=claims, **wanted)
         wrong = {out.folder: out.reasons[0] for out in comparison.excluded if out.contradicts}
-        print_runs([run for run in runs if str(run.folder) not in wrong], options.split, options.wide)
-        print_comparison(comparison, options.wide)
         frame = runs_frame(runs, options.split)
+        print_runs(frame[~frame["run"].isin(wrong)], options.split, options.wide)
+        print_comparison(comparison, options.wide)
         frame["left_out"] = frame["run"].map({out.folder: "; ".join(out.reasons) for out in comparison.excluded})
         verified = {record.folder for record in comparison.records if record.verified}
         frame["verified"] = frame["run"].isin(verified)

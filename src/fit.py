@@ -8,7 +8,7 @@ from . import api
 from .config.command import run_command
 from .config.help import answer_help
 from .report.next_steps import print_next_after_run
-from .report.table import print_runs
+from .report.table import print_runs, runs_frame
 from .runs.folder import Run, rank_zero
 
 
@@ -24,7 +24,8 @@ def main(args: list[str] | None = None) -> Run:
 
 @rank_zero
 def print_finished(run: Run) -> None:
-    print_runs([run], "test" if run.results().metrics.get("test") else "val")
+    split = "test" if run.results().metrics.get("test") else "val"
+    print_runs(runs_frame([run], split), split)
     print_next_after_run(run)
 
 

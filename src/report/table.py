@@ -53,15 +53,14 @@ def runs_frame(runs: list[Run], split: str = "test") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def print_runs(runs: list[Run], split: str = "test", wide: bool = False) -> pd.DataFrame:
-    """Print the table of some runs, mark those whose data differ, and return it.
+def print_runs(frame: pd.DataFrame, split: str = "test", wide: bool = False) -> None:
+    """Print the table of some runs, and mark those whose data differ.
 
     Args:
-        runs: finished runs.
-        split: whose metrics are shown.
+        frame: of `runs_frame`.
+        split: whose metrics it shows.
         wide: show all columns, not only those that people look at first and that fit the terminal.
     """
-    frame = runs_frame(runs, split)
     several = frame["data"].nunique() > 1
     say(f"{split} split", "italic")
     print_table(runs_columns(frame, several), wide)
@@ -78,7 +77,6 @@ def print_runs(runs: list[Run], split: str = "test", wide: bool = False) -> pd.D
             )
     for folder in frame["run"]:
         say(f"run: {folder}")
-    return frame
 
 
 def runs_columns(frame: pd.DataFrame, several: bool) -> list[Column]:

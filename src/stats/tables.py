@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -49,8 +50,16 @@ class Table:
 
     def cells(self, seeds: tuple[int, ...]) -> np.ndarray:
         """(seeds, clusters) whose mean is the metric."""
-        sums, total = self.sums[[self.seeds.index(seed) for seed in seeds]], self.sizes.sum()
-        mean = sums.sum() / (len(seeds) * total)
+        return self.all_cells if seeds == self.seeds else self.cells_of([self.seeds.index(seed) for seed in seeds])
+
+    @cached_property
+    def all_cells(self) -> np.ndarray:
+        """Those of all seeds, kept: every pair of variants takes them."""
+        return self.cells_of(slice(None))
+
+    def cells_of(self, rows: list[int] | slice) -> np.ndarray:
+        sums, total = self.sums[rows], self.sizes.sum()
+        mean = sums.sum() / (len(sums) * total)
         return (sums - mean * self.sizes) * (len(self.sizes) / total) + mean
 
 
@@ -61,9 +70,10 @@ def table_of(parts: Mapping[Repeat, Part]) -> Table | None:
         parts: by seed and fold. The folds of a seed are joined to its row.
     """
     seeds = tuple(sorted({seed for seed, _ in parts}))
+    of_repeat = sorted(parts.items(), key=lambda item: str(item[0]))
     rows, samples = [], None
     for seed in seeds:
-        names, values, clusters = joined([part for (s, _), part in sorted(parts.items(), key=str) if s == seed])
+        names, values, clusters = joined([part for (s, _), part in of_repeat if s == seed])
         named = names.tobytes() + clusters.tobytes()
         if samples is not None and samples != named:
             return None

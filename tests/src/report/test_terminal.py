@@ -8,7 +8,7 @@ from rich.cells import cell_len
 import src.compare as compare
 from src.config.package import command_name
 from src.report.next_steps import print_next_after_run, print_next_after_suite
-from src.report.table import print_metrics, print_runs
+from src.report.table import print_metrics, print_runs, runs_frame
 from src.report.terminal import WIDE, Column, fold, print_table
 from src.runs.folder import Run, find_runs
 from tests.support.run_folders import make_run
@@ -113,7 +113,7 @@ def test_text_of_other_peoples_runs_is_no_markup(text, tmp_path, capsys):
 
 def test_escape_sequences_and_line_breaks_of_other_people_are_written_out(tmp_path, capsys):
     make_run(tmp_path, "theirs", 0, results={"cell": "a\x1b]0;title\x07\nb\x9b2J"})
-    print_runs(find_runs([tmp_path]))
+    print_runs(runs_frame(find_runs([tmp_path])))
     shown = capsys.readouterr().out
     assert r"a\x1b]0;title\x07\nb\x9b2J" in shown
     assert all(letter.isprintable() or letter == "\n" for letter in shown)
