@@ -4,7 +4,7 @@ FOLDER/
   index.html  style.css  script.js
   EXPERIMENT/index.html        the page of its comparison, see ../report/html.py
   EXPERIMENT/VARIANT.html      one variant: verdicts, curves, errors, config, command, data, environment
-  EXPERIMENT/VARIANT.zip       its run folders without checkpoints and curves; `compare` takes them again
+  EXPERIMENT/VARIANT.tar.xz    its run folders without checkpoints and curves; `compare` takes them again
   EXPERIMENT/variants.csv  variants.json  pairs.csv  claims.csv
 """
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import zipfile
+import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,23 +134,27 @@ def write_experiment(folder: Path, comparison: Comparison) -> None:
     )
     (folder / "index.html").write_text(page, encoding="utf-8")
     for number, name in enumerate(names):
-        left = write_runs(folder / f"{name}.zip", comparison, number)
+        left = write_runs(folder / f"{name}.tar.xz", comparison, number)
         page = entry_page(comparison, number, names, left)
         (folder / f"{name}.html").write_text(page, encoding="utf-8")
 
 
 def write_runs(path: Path, comparison: Comparison, number: int) -> list[str]:
-    """The run folders of a variant as one archive; returns the files that are too large for it."""
+    """The run folders of a variant as one archive; returns the files that are too large for it. One stream of xz for all of
+    them: the seeds of a variant share their samples and targets, which a zip would hold once for each."""
     left = []
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with tarfile.open(path, "w:xz") as archive:
         for record in comparison.variants[number].records:
-            parts = (record.results.experiment, record.results.cell, record.run.folder.name)
-            place = "/".join(file_names([part])[0] for part in parts)
+            experiment, cell = file_names([record.results.experiment]), file_names([record.results.cell])
+            place = f"{experiment[0]}/{cell[0]}/{file_names([record.run.folder.name])[0]}"
             for file in record.run.copied_files():
                 if file.name == CURVES:
                     continue
                 if file.stat().st_size > LARGEST:
                     left.append(str(file))
-                else:
-                    archive.write(file, f"{place}/{file.name}")
+                    continue
+                member = tarfile.TarInfo(f"{place}/{file.name}")  # without owner and time
+                member.size = file.stat().st_size
+                with file.open("rb") as content:
+                    archive.addfile(member, content)
     return left

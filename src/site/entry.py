@@ -70,7 +70,7 @@ def entry_page(comparison: Comparison, number: int, names: Sequence[str], left: 
             config=Markup(escape((first.run.folder / "config.yaml").read_text(encoding="utf-8", errors="replace"))),
             facts=data_facts(first),
             places=places(variant.records),
-            archive=f"{quote(names[number])}.zip",
+            archive=f"{quote(names[number])}.tar.xz",
             left=left,
             data=json_markup(runs_data(comparison, variant)),
         )

@@ -1,7 +1,7 @@
 """The site of several experiments: what it holds, offers and refuses, and that everybody can read it without a network."""
 
 import shutil
-import zipfile
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -45,8 +45,8 @@ def test_every_experiment_and_variant_has_a_page_that_is_linked(site):
 
 def test_the_runs_that_a_page_offers_can_be_compared_again(site, runs, tmp_path):
     for name in ("good", "bad"):
-        with zipfile.ZipFile(site / "digits" / f"{name}.zip") as archive:
-            archive.extractall(tmp_path)
+        with tarfile.open(site / "digits" / f"{name}.tar.xz") as archive:
+            archive.extractall(tmp_path, filter="data")
     first, again = (compare([str(place / "digits")]).frame() for place in (runs, tmp_path))
     assert first["top1"].tolist() == again["top1"].tolist()
     assert len(again) == 2
@@ -68,8 +68,8 @@ def test_links_in_a_run_are_not_followed_into_what_is_offered_and_unfinished_run
     (linked / "predictions.npz").symlink_to(tmp_path / "elsewhere.npz")
     (unfinished / "results.json").unlink()
     compare([str(tmp_path / "runs"), "--site", str(tmp_path / "site")])
-    with zipfile.ZipFile(tmp_path / "site" / "digits" / "good.zip") as archive:
-        offered = [name for name in archive.namelist() if name.endswith("predictions.npz")]
+    with tarfile.open(tmp_path / "site" / "digits" / "good.tar.xz") as archive:
+        offered = [name for name in archive.getnames() if name.endswith("predictions.npz")]
     assert [name.split("/")[-2] for name in offered] == ["seed1", "seed2"]
     assert "seed0 (unfinished" in " ".join(capsys.readouterr().out.split())
 
