@@ -129,7 +129,9 @@ def evaluate(
     return metrics
 
 
-def stress(run: Run | str | Path, *, checkpoint: str = "last", options: Options = ()) -> dict[str, Any]:
+def stress(
+    run: Run | str | Path, *, checkpoint: str = "last", samples: int = 0, options: Options = ()
+) -> dict[str, Any]:
     """Measures a finished run with damaged and missing inputs, and how much its probabilities are worth.
 
     Writes stress_<checkpoint>.json and pictures/stress_<checkpoint>.png into its folder.
@@ -137,6 +139,7 @@ def stress(run: Run | str | Path, *, checkpoint: str = "last", options: Options 
     Args:
         run: the run, or its folder.
         checkpoint: "last" or "best".
+        samples: of the test split, spread evenly, that are measured; 0 for all.
         options: changes of the run's config.
 
     Returns:
@@ -151,7 +154,7 @@ def stress(run: Run | str | Path, *, checkpoint: str = "last", options: Options 
     check_name("--checkpoint", checkpoint)
     run = run if isinstance(run, Run) else Run(Path(run))
     cli = load_run(run, checkpoint, words_of(options))
-    record = {"checkpoint": checkpoint, **measure(cli)}
+    record = {"checkpoint": checkpoint, **measure(cli, samples)}
     run.write(f"stress_{checkpoint}.json", record)
     name = f"{cli.model.title} on {type(cli.datamodule).__name__}"
     draw_stress(record, run.folder / "pictures" / f"stress_{checkpoint}.png", f"{name}: damaged and missing inputs")

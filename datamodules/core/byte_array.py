@@ -91,8 +91,8 @@ class ByteArray:
         positions = grid_features(self.axes, self.grid)  # not moved back: by example they are large
         return replace(replace(self, positions=positions).permute(back), positions=positions, order=None)
 
-    def examples(self, part: slice) -> ByteArray:
-        """Only some of the examples."""
+    def examples(self, part: slice | Tensor) -> ByteArray:
+        """Only some of the examples: a slice, or their numbers."""
         return replace(
             self,
             values=self.values[part],

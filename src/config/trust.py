@@ -31,6 +31,7 @@ OPTIMIZERS = ("torch.optim", "timm.optim")
 # Callbacks and strategies. Others call functions that they are given, or write files wherever they are told
 CALLBACKS = {
     f"{NAME}.pictures": {"callback": ["Pictures"]},
+    f"{NAME}.stress": {"callback": ["Corrupted"]},
     f"{NAME}.training": {"batch_norm": ["SettleBatchNorms"]},
     "lightning.pytorch.callbacks": {
         "device_stats_monitor": ["DeviceStatsMonitor"],

@@ -78,7 +78,8 @@ def blur(raw: Tensor, drawn: Tensor | None, amount: float, modality: Any) -> Ten
     x, back = planes(raw, modality)
     side = int(amount) // 2
     padded = F.pad(x, (side,) * 4, mode="replicate")
-    return back(F.avg_pool2d(padded, int(amount), stride=1))
+    rows = F.avg_pool2d(padded, (int(amount), 1), stride=1)  # first one way, then the other: a fifth of the additions
+    return back(F.avg_pool2d(rows, (1, int(amount)), stride=1))
 
 
 def coarse(raw: Tensor, drawn: Tensor | None, amount: float, modality: Any) -> Tensor:

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from datamodules import Batch, ByteArray, UserError
-from datamodules.core.order import hashed_seed
+from datamodules.core.datamodule import CompactBatches, SplitName
+from datamodules.core.order import SampleRef, hashed_seed
 from datamodules.core.progress import track
+from datamodules.core.windows import sample_of
 
 from ..metrics.calibration import calibration, fitted_temperature
 from ..metrics.classification import ScoreMetrics
@@ -56,11 +59,12 @@ def conditions_of(data: Any) -> list[Condition]:
     return found
 
 
-def measure(cli: Any) -> dict[str, Any]:
+def measure(cli: Any, samples: int = 0) -> dict[str, Any]:
     """The record of stress.json: metrics under every condition with differences from clean inputs, and calibration.
 
     Args:
         cli: of a loaded run: its model, data and trainer.
+        samples: of the test split, spread evenly, on which all conditions are measured; 0 for all.
 
     Raises:
         UserError: the task gives no scores for whole examples.
@@ -68,11 +72,15 @@ def measure(cli: Any) -> dict[str, Any]:
     task, data = cli.model, cli.datamodule
     if not isinstance(task.test_metrics, ScoreMetrics):
         raise UserError(f"--stress measures classification and regression, not {type(task).__name__}")
-    found = score(cli, "test", conditions_of(data))
+    data.prepare_data()
+    keys = data.split("test").keys
+    rows = spread_evenly(keys, samples)
+    found = score(cli, "test", conditions_of(data), rows)
     clean = values(found[CLEAN])
     name = main_metric(clean)
     assert name is not None
-    record: dict[str, Any] = {"metric": name, "clean": clean, "conditions": []}
+    counts = {"samples": len(found[CLEAN].predictions()["key"]), "of": len(set(map(sample_of, keys)))}
+    record: dict[str, Any] = {"metric": name, **counts, "clean": clean, "conditions": []}
     parts = {condition: contributions(metrics, name) for condition, metrics in found.items()}
     for condition, metrics in found.items():
         if condition is not CLEAN:
@@ -95,7 +103,8 @@ def measure(cli: Any) -> dict[str, Any]:
 
 def calibrations(cli: Any, found: dict[Condition, ScoreMetrics]) -> dict[str, Any]:
     """Calibration on clean inputs, with and without a temperature fitted on val, and under the hardest level of each kind."""
-    temperature = fitted_temperature(*on_cpu(score(cli, "val", [CLEAN])[CLEAN]))
+    val = range(len(cli.datamodule.split("val").keys))
+    temperature = fitted_temperature(*on_cpu(score(cli, "val", [CLEAN], val)[CLEAN]))
     scores, target = on_cpu(found[CLEAN])
     hardest = {
         f"{condition.name}, {' + '.join(condition.modalities)}": calibration(*on_cpu(kept))
@@ -110,16 +119,36 @@ def calibrations(cli: Any, found: dict[Condition, ScoreMetrics]) -> dict[str, An
     }
 
 
-def score(cli: Any, split: Any, conditions: Sequence[Condition]) -> dict[Condition, ScoreMetrics]:
-    """The model's scores on a split under every condition, kept by metrics of the task's kind."""
+def spread_evenly(keys: Sequence[str], count: int) -> Sequence[int]:
+    """The rows of at most `count` samples, with all their windows, spread evenly over a split; all rows for 0."""
+    names = list(dict.fromkeys(map(sample_of, keys)))
+    if not 0 < count < len(names):
+        return range(len(keys))
+    chosen = {names[number * len(names) // count] for number in range(count)}
+    return [row for row, key in enumerate(keys) if sample_of(key) in chosen]
+
+
+def batches_of(data: Any, split: SplitName, rows: Sequence[int]) -> DataLoader:
+    """A loader of these rows of a split, as they are in evaluation."""
+    source = data.split(split)
+    source.open()
+    refs = [SampleRef(row, epoch=0, real=True) for row in rows]
+    steps = [refs[start : start + data.batch_size] for start in range(0, len(refs), data.batch_size)]
+    batches = CompactBatches(source, data.seed, data.on_bad_sample)
+    return DataLoader(batches, batch_size=None, sampler=steps, num_workers=data.num_workers)  # pyrefly: ignore
+
+
+def score(
+    cli: Any, split: SplitName, conditions: Sequence[Condition], rows: Sequence[int]
+) -> dict[Condition, ScoreMetrics]:
+    """The model's scores on rows of a split under every condition, kept by metrics of the task's kind."""
     task, data = cli.model, cli.datamodule
     device = cli.trainer.strategy.root_device
     found = {condition: deepcopy(task.test_metrics) for condition in conditions}
     for metrics in found.values():
         metrics.reset()
-    data.prepare_data()
     task.to(device).eval()
-    loader = data.loader(split)
+    loader = batches_of(data, split, rows)
     what = f"{split} split, {len(conditions)} condition{'s' if len(conditions) > 1 else ''}"
     with torch.inference_mode(), cli.trainer.precision_plugin.forward_context():
         for loaded in track(loader, what, total=len(loader), unit="batches"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,17 @@ def grouped(record: dict[str, Any]) -> Iterator[tuple[str, str, dict[int, dict]]
         yield modality, name, levels
 
 
+def sample_counts(record: dict[str, Any]) -> str:
+    """How many samples were measured."""
+    count, whole = record["samples"], record["of"]
+    return f"{count:,} test samples" if count == whole else f"{count:,} of {whole:,} test samples, spread evenly"
+
+
 def print_stress(record: dict[str, Any]) -> None:
     """A row for each kind of damage: the metric at its five levels, and what the hardest costs."""
     metric, rows = metric_named(record["metric"]), list(grouped(record))
     clean, missing = record["clean"][metric.name], any(name == "missing" for _, name, _ in rows)
-    say(f"{metric.title} on clean inputs: {metric.format(clean)}")
+    say(f"{metric.title} on clean inputs: {metric.format(clean)}, {sample_counts(record)}")
 
     def cell(levels: dict[int, dict], level: int) -> str:
         return metric.format(levels[level]["metrics"][metric.name]) if level in levels else "-"
@@ -74,15 +81,20 @@ def draw_stress(record: dict[str, Any], path: Path, title: str) -> None:
             missing.append((modality, levels[0]["metrics"][metric.name]))
         else:
             panels.setdefault(modality, []).append((name, levels))
-    with picture(path, 4.2 * len(panels), 3.0, title) as figure:
+    counts = Counter(name for lines in panels.values() for name, _ in lines)
+    shared = [name for name, count in counts.items() if count == len(panels)]  # have one colour in all panels
+    with picture(path, 4.2 * len(panels), 3.0, f"{title}\n{sample_counts(record)}") as figure:
         axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
         for panel, (modality, lines) in zip(axes, panels.items(), strict=True):
-            for number, (name, levels) in enumerate(lines):
+            names = [*shared, *(name for name, _ in lines if name not in shared)]
+            for name, levels in lines:
+                colour = CYCLE[names.index(name) % len(CYCLE)]
                 points = [clean, *(levels[n]["metrics"][metric.name] for n in LEVELS)]
-                panel.plot([0, *LEVELS], points, "o-", color=CYCLE[number % len(CYCLE)], markersize=3, label=name)
+                panel.plot([0, *LEVELS], points, "o-", color=colour, markersize=3, label=name)
             for gone, value in missing:
                 panel.axhline(value, color=QUIET, linestyle="--", linewidth=0.8)
-                panel.annotate(f"without {gone}", (5, value), fontsize=7, color=QUIET, ha="right", va="bottom")
-            panel.set(title=modality, xlabel="level, 0 is clean", ylabel=metric.title)
+                panel.annotate(f"without {gone}", (0, value), fontsize=7, color=QUIET, va="bottom")
+            panel.set(title=modality, xlabel="level of damage; 0: clean inputs")
             panel.grid(alpha=0.25, linewidth=0.5)
-            panel.legend(fontsize=7)
+            panel.legend(fontsize=7, loc="center left")
+        axes[0].set_ylabel(metric.title)

@@ -59,6 +59,10 @@ def cloud(label: int, seed: int = 0) -> bytes:
     return cloud_to_bytes(points * torch.tensor([1.0, 1.0, 0.1 + label]))
 
 
+def mesh(label: int, seed: int = 0) -> bytes:
+    return (TETRAHEDRON if label else BOX).encode()
+
+
 def folders(root: Path, make: Callable[[int, int], bytes], suffix: str, count: int = 20) -> Path:
     for number in range(count):
         folder = root / ("high" if number % 2 else "low")
@@ -100,6 +104,8 @@ WRITERS = {
     "own_pictures": lambda root: folders(root / "data/pictures", picture, ".png"),
     "pictures_with_text": lambda root: write_posts(root / "data/posts"),
     "picture_and_sound": lambda root: write_birds(root / "data/birds"),
+    "own_videos": lambda root: folders(root / "data/videos", video, ".mp4"),
+    "own_models": lambda root: folders(root / "data/models", mesh, ".off"),
 }
 
 

@@ -11,7 +11,7 @@ import src.evaluate as evaluate
 import src.fit as fit
 from datamodules import UserError
 from src.metrics.calibration import calibration, fitted_temperature
-from src.stress.measure import CLEAN, conditions_of, measure
+from src.stress.measure import CLEAN, conditions_of, measure, spread_evenly
 from tests.support import DIGITS
 
 
@@ -25,7 +25,7 @@ def run(tmp_path_factory):
 
 def test_a_run_is_measured_in_one_command_whatever_the_batch_size(run, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "160")
-    clean = evaluate.main(["--run", str(run.folder), "--stress"])
+    clean = evaluate.main(["--run", str(run.folder), "--stress", "--samples", "0"])
     printed = capsys.readouterr().out
     record = json.loads((run.folder / "stress_last.json").read_text())
     assert clean["top1"] == pytest.approx(run.results().metrics["test"]["top1"])
@@ -41,7 +41,7 @@ def test_a_run_is_measured_in_one_command_whatever_the_batch_size(run, capsys, m
     assert record["calibration"]["clean"]["accuracy"] == pytest.approx(clean["top1"])
     assert record["calibration"]["with_temperature"]["nll"] < record["calibration"]["clean"]["nll"] + 0.02
 
-    evaluate.main(["--run", str(run.folder), "--stress", "--data.batch_size", "37"])
+    evaluate.main(["--run", str(run.folder), "--stress", "--samples", "0", "--data.batch_size", "37"])
     again = json.loads((run.folder / "stress_last.json").read_text())
     for first, second in zip(record["conditions"], again["conditions"], strict=True):
         assert first["metrics"]["top1"] == pytest.approx(second["metrics"]["top1"], abs=1 / 300)  # rounding moves ties
@@ -88,3 +88,19 @@ def test_labels_that_are_drawn_one_by_one_are_calibrated_too():
     target = (torch.rand(3000, 4, generator=torch.Generator().manual_seed(1)) < scores.sigmoid()).long()
     assert calibration(scores, target)["ece"] < 0.02
     assert fitted_temperature(scores * 0.5, target) == pytest.approx(0.5, rel=0.08)
+
+
+def test_some_samples_are_spread_evenly_with_all_their_windows():
+    keys = [f"s{n:02d}@{w:02d}" for n in range(10) for w in range(3)]
+    rows = spread_evenly(keys, 4)
+    assert [keys[row] for row in rows] == [f"s{n:02d}@{w:02d}" for n in (0, 2, 5, 7) for w in range(3)]
+    assert list(spread_evenly(keys, 0)) == list(spread_evenly(keys, 10)) == list(range(30))
+
+
+def test_some_samples_are_measured_where_that_is_asked_for(run, capsys):
+    evaluate.main(["--run", str(run.folder), "--stress", "--samples", "50"])
+    assert "50 of " in capsys.readouterr().out
+    record = json.loads((run.folder / "stress_last.json").read_text())
+    assert record["samples"] == 50 < record["of"]
+    with pytest.raises(UserError, match="--samples is 5: give it with --stress"):
+        evaluate.main(["--run", str(run.folder), "--samples", "5"])
