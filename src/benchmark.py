@@ -16,14 +16,17 @@ BENCHMARKS = {
     "lambda": "lambda layers and LambdaResNets against convolution, attention, other implementations and EfficientNets",
     "perceiver": "our Perceiver against the other installed implementations",
     "gpu": "checks and benchmarks on a GPU, in at most nine minutes",
-    "input": "data loading against the library calls that bound it",
+    "input": "data loading against the library calls that bound it, and beside torchvision, webdataset and datasets",
     "overhead": "training step of src.fit against a plain PyTorch loop; two processes against one",
     "startup": "what commands take to start, beside `import torch`",
     "statistics": "intervals and verdicts of comparisons on simulated runs whose truth is known",
     "scaling": "time and memory against the number of elements, for Perceiver and Transformer",
 }
 ON_DEVICE = ("backbones", "lambda", "perceiver", "scaling")  # the others move their models themselves, or have none
-PARTS = ("layers", "peers", "accelerated", "networks", "efficientnet")
+PARTS = {
+    "lambda": ("layers", "peers", "accelerated", "networks", "efficientnet"),
+    "input": ("limits", "peers"),
+}
 SHAPES = ("small", "audioset", "imagenet", "imagenet_2", "tiny")
 MODULES = {"lambda": "lambda_layers"}  # where the module has another name
 
@@ -43,8 +46,8 @@ def main(args: list[str] | None = None) -> None:
             benchmark.add_argument(
                 "--precision", choices=("32", "bf16", "16"), default="32", help="of products (default: 32)"
             )
-        if name == "lambda":
-            benchmark.add_argument("--parts", nargs="+", choices=PARTS, help="which (default: all)")
+        if name in PARTS:
+            benchmark.add_argument("--parts", nargs="+", choices=PARTS[name], help="which (default: all)")
         if name == "startup":
             benchmark.add_argument("--before", type=Path, help="another checkout, measured in turns with this one")
         if name == "perceiver":

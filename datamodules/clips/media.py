@@ -29,6 +29,7 @@ from .windows import (
 )
 
 CUT = 0.5  # seconds that a stream may end before its declared length; headers round
+WAV_PROBED = 65_536  # bytes
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
@@ -197,7 +198,11 @@ def length_of(content: bytes | Path) -> float | None:
 
 
 def opened(content: bytes | Path) -> av.container.InputContainer:
-    return av.open(io.BytesIO(content) if isinstance(content, bytes) else content, "r")
+    if isinstance(content, bytes):
+        # FFmpeg searches 5 MB of samples in a WAV for another codec, which takes longer than to decode them
+        wav = content[:4] == b"RIFF" and content[8:12] == b"WAVE"
+        return av.open(io.BytesIO(content), "r", options={"probesize": str(WAV_PROBED)} if wav else {})
+    return av.open(content, "r")
 
 
 def pixel_aspect(stream: Any) -> float:

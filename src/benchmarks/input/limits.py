@@ -33,8 +33,8 @@ from datamodules.images.imagenet import ImageNet
 from datamodules.images.transforms import encode_jpeg
 from datamodules.storage.shards import ShardReader, index_path, write_shard
 
-from ..backbones import Perceiver
-from .measure import alternate, save
+from ...backbones import Perceiver
+from ..measure import alternate, save
 
 PHOTOS = ("china", "flower")  # of scikit-learn
 SAMPLES, SAMPLE_BYTES = 20_000, 1000
