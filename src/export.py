@@ -202,6 +202,8 @@ def licence(data: Any) -> str:
     folder = Path(getattr(data, "data_dir", ""))
     if (folder / MANIFEST).is_file():
         return read_manifest(folder)["licence"] or "none is recorded"
+    if data.licence is not None:
+        return data.licence
     return f"see the page of data sets in the documentation, {type(data).__name__}"
 
 

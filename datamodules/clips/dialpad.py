@@ -26,6 +26,8 @@ class Dialpad(ComposedClips):
     """
 
     prepared_as = "dialpad"
+    licence = "BSD-3-Clause"
+    credit = "composed by ByteBench of scikit-learn's digits (E. Alpaydin, C. Kaynak, 1998)"
 
     def __init__(
         self,

@@ -25,6 +25,8 @@ class GarmentsSpoken(ComposedClips):
     """
 
     prepared_as = "garments_spoken"
+    licence = "MIT AND CC-BY-3.0 AND CC-BY-SA-3.0"
+    credit = "Fashion-MNIST (Zalando SE, 2017) and asterisk-core-sounds (the speakers are named in its copyright files)"
 
     def __init__(self, data_dir: str = "data/garments_spoken", **kwargs: Any) -> None:
         side, frames = compose_garments_spoken.SIDE, compose_garments_spoken.FRAMES

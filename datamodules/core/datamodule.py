@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from .checks import check_counts, check_range
 from .errors import BadSampleError, UserError
 from .flatten import Flatten
 from .order import OrderedBatches, SampleRef, sample_generator
+from .signals import leave_interrupts_to_parent
 from .windows import sample_of
 
 log = logging.getLogger(__name__)
@@ -163,12 +163,6 @@ def described(shape: tuple) -> dict[str, str]:
     return {name: f"{kind} {size}" if kind.startswith("torch.") else kind for name, kind, size in shape}
 
 
-def leave_interrupts_to_parent(number: int) -> None:
-    """A terminal sends Ctrl-C and its closing to all processes: the training process takes a last step and saves."""
-    for each in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(each, signal.SIG_IGN)
-
-
 class ByteArrayDataModule(L.LightningDataModule, ABC):
     """Base class of all data sets.
 
@@ -186,6 +180,8 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
 
     spec: DataSpec
     flatten: Flatten
+    licence: str | None = None  # of all samples, by its SPDX name, several joined by AND; None where it is not known
+    credit: str = ""  # whom the samples are from
 
     def __init__(
         self,
@@ -231,6 +227,10 @@ class ByteArrayDataModule(L.LightningDataModule, ABC):
         """The cluster of a sample: samples that another test set would have all or none of, such as one prompt in five
         languages. Intervals take clusters whole. By default every sample is one."""
         return key
+
+    def licence_of(self, key: str) -> str | None:
+        """The licence of a sample. Pages show samples of open licences, see `datamodules.licences`."""
+        return self.licence
 
     def describe(self) -> dict:
         """The record that a run keeps of its data: fingerprint, and size and hashed keys of every split."""

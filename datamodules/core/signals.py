@@ -55,3 +55,9 @@ def end_at_once(number: int) -> None:
 
 def name_of(number: int) -> str:
     return signal.Signals(number).name
+
+
+def leave_interrupts_to_parent(number: int) -> None:
+    """A terminal sends Ctrl-C and its closing to all processes: the training process takes a last step and saves."""
+    for each in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)

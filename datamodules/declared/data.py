@@ -20,7 +20,7 @@ from ..core.windows import sample_of, window_keys, window_position
 from .kind import Kind, Value
 from .kinds import KINDS, make_kind
 from .series import Series, measure_series
-from .sources import CLASS, FILE, SPLIT, SPLIT_NAMES, Source, open_source
+from .sources import CLASS, FILE, SPLIT, SPLIT_NAMES, ShardSource, Source, open_source
 
 MEASURED = 256  # samples that the statistics of series are taken from
 
@@ -239,6 +239,10 @@ class DeclaredData(ByteArrayDataModule):
             )
         columns = {each: self.columns(each) for each in self.kinds}
         return DeclaredSplit(self.rows, rows, self.kinds, columns, targets, name == "train", self.windows)
+
+    def licence_of(self, key: str) -> str | None:
+        """What the manifest of adopted shards says; None of folders and tables."""
+        return self.rows.manifest["licence"] if isinstance(self.rows, ShardSource) else None
 
     def cluster(self, key: str) -> str:
         """The value of the cluster column for a sample; its key without one."""

@@ -47,6 +47,7 @@ class Composed(Coco):
             scale_jitter=scale_jitter, flip=flip, num_workers=num_workers, **kwargs,
         )  # fmt: skip
         check_counts(scenes=scenes)
+        self.licence = "BSD-3-Clause" if of == "digits" else "MIT"  # of the objects
         self.of, self.scenes, self.source = of, tuple(scenes), source
 
     @property

@@ -43,6 +43,7 @@ class Emoji(NamedPictures):
     """
 
     prepared_as = "emoji"
+    credit = "the icon set that its name begins with, of @iconify/json, and Unicode's CLDR"
 
     def __init__(
         self,
@@ -78,6 +79,12 @@ class Emoji(NamedPictures):
 
     def rows(self, name: SplitName, keys: Sequence[str]) -> Sequence[int]:
         return [row for row, key in enumerate(keys) if (style_of(key) == self.test_style) == (name == "test")]
+
+    def licence_of(self, key: str) -> str | None:
+        """The licences of its style and of the names."""
+        found = self.manifest()["made_with"].get("licences", {})
+        parts = [found.get(style_of(key)), found.get("names")]
+        return None if None in parts else " AND ".join(parts)
 
     def cluster(self, key: str) -> str:
         """The emoji of a sample."""

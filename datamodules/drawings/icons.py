@@ -95,6 +95,7 @@ class Icons(ShardedData):
     """
 
     prepared_as = "icons"
+    credit = "the icon set that its name begins with, of @iconify/json"
 
     def __init__(
         self,
@@ -124,6 +125,10 @@ class Icons(ShardedData):
 
     def make_split(self, name: SplitName) -> Split:
         return IconSplit(self.reader(name), self)
+
+    def licence_of(self, key: str) -> str | None:
+        """The licence of its icon set."""
+        return self.manifest()["made_with"].get("licences", {}).get(self.cluster(key))
 
     def cluster(self, key: str) -> str:
         """The icon set of a sample."""

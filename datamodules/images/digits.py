@@ -41,6 +41,9 @@ class Digits(ImageDataModule):
         kwargs: see ImageDataModule.
     """
 
+    licence = "BSD-3-Clause"
+    credit = "scikit-learn's digits (E. Alpaydin, C. Kaynak, 1998)"
+
     def __init__(self, bands: int = 4, classes: Sequence[int] | None = None, **kwargs: Any) -> None:
         self.classes = choose_classes(DIGITS, classes)
         image = GridModality((8, 8), channels=1, bands=bands, mean=78.0, std=96.0)

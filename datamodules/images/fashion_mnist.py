@@ -71,6 +71,9 @@ class FashionMNIST(ImageDataModule):
         kwargs: see ImageDataModule.
     """
 
+    licence = "MIT"
+    credit = "Fashion-MNIST (Zalando SE, 2017)"
+
     def __init__(
         self,
         data_dir: str = "data/fashion_mnist",

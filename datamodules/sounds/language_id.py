@@ -59,6 +59,8 @@ class LanguageId(ShardedData):
     """
 
     prepared_as = "language_id"
+    licence = "CC-BY-3.0 AND CC-BY-SA-3.0"
+    credit = "asterisk-core-sounds (the speakers are named in its copyright files)"
 
     def __init__(self, data_dir: str = "data/language_id", bands: int = 32, eval_clips: int = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)

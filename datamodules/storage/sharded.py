@@ -21,6 +21,10 @@ class ShardedData(ByteArrayDataModule):
     def manifest(self) -> dict:
         return shards.read_manifest(self.data_dir, self.how_to_make, getattr(self, "prepared_as", None))
 
+    def licence_of(self, key: str) -> str | None:
+        """The licence of a sample: that of the data set, by default what its manifest says."""
+        return self.licence or self.manifest()["licence"]
+
     def reader(self, name: SplitName) -> shards.ShardReader:
         return shards.ShardReader(self.data_dir, shards.shards_of(self.manifest(), name), self.how_to_make)
 

@@ -2,6 +2,8 @@
 // Charts of a comparison, or of the runs of one variant: of whatever `cells` are
 const data = JSON.parse($("data").textContent);
 const cells = data.cells ?? [];
+// The curve of a single run comes without its band, which is the curve itself
+for (const cell of cells) for (const curve of Object.values(cell.curves)) if (curve.length === 2) curve.push(curve[1], curve[1]);
 const hidden = new Set();
 const FEW = 12; // drawn at first where there are many
 const color = i => `var(--c${i % 8})`;

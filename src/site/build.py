@@ -2,6 +2,7 @@
 
 FOLDER/
   index.html  style.css  script.js
+  samples/                     pictures and sounds of samples, see samples.py
   EXPERIMENT/index.html        the page of its comparison, see ../report/html.py
   EXPERIMENT/VARIANT.html      one variant: verdicts, curves, errors, config, command, data, environment
   EXPERIMENT/VARIANT.tar.xz    its run folders without checkpoints and curves; `compare` takes them again
@@ -28,6 +29,8 @@ from ..report.html import SCRIPT, STYLE, best_first, html_page, templates
 from ..report.text import csv
 from ..runs.files import PART
 from .entry import entry_page
+from .samples import FOLDER, Galleries
+from .worst import worst_samples
 
 MARK = '<meta name="generator" content="ByteBench">'
 CURVES = "metrics.csv"  # the pages show them, and their rows would be most of a site
@@ -55,11 +58,11 @@ def build_site(folder: Path, experiments: Sequence[Experiment]) -> Path:
     aside.mkdir(parents=True)
     (aside / "style.css").write_text(STYLE, encoding="utf-8")
     (aside / "script.js").write_text(SCRIPT, encoding="utf-8")
-    rows = []
+    rows, galleries = [], Galleries(aside)
     for experiment, name in zip(experiments, file_names([each.name for each in experiments]), strict=True):
         if experiment.comparison is not None:
             rows.append(row_of(experiment.comparison) | {"name": experiment.name, "link": f"{quote(name)}/index.html"})
-            write_experiment(aside / name, experiment.comparison)
+            write_experiment(aside / name, experiment.comparison, galleries)
         else:
             rows.append({"name": experiment.name, "why": experiment.why})
     page = templates(Path(__file__).parent).get_template("index.html").render(title="Results", root="", rows=rows)
@@ -84,7 +87,7 @@ def file_names(names: Sequence[str]) -> list[str]:
     for name in names:
         short = re.sub(r"[^\w.-]+", "_", name).strip("._")[:80] or "variant"
         number, free = 1, short
-        while free.casefold() in {each.casefold() for each in (*found, "index")}:
+        while free.casefold() in {each.casefold() for each in (*found, "index", FOLDER)}:
             number += 1
             free = f"{short}_{number}"
         found.append(free)
@@ -111,7 +114,7 @@ def row_of(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def write_experiment(folder: Path, comparison: Comparison) -> None:
+def write_experiment(folder: Path, comparison: Comparison, galleries: Galleries) -> None:
     """The page of a comparison, those of its variants, and what they offer."""
     folder.mkdir()
     tables = {
@@ -133,9 +136,11 @@ def write_experiment(folder: Path, comparison: Comparison) -> None:
         downloads=[*offered, ("variants.json", "variants.json")],
     )
     (folder / "index.html").write_text(page, encoding="utf-8")
+    worst = [worst_samples(comparison, variant) for variant in comparison.variants]
+    shown = galleries.of(worst)
     for number, name in enumerate(names):
         left = write_runs(folder / f"{name}.tar.xz", comparison, number)
-        page = entry_page(comparison, number, names, left)
+        page = entry_page(comparison, number, names, left, worst[number], shown[number])
         (folder / f"{name}.html").write_text(page, encoding="utf-8")
 
 

@@ -28,13 +28,21 @@ from ..report.html import (
 )
 from ..report.records import Record
 from ..report.text import with_half
+from .samples import Gallery
+from .worst import Worst
 
 POINTS = 30  # of a curve
-WORST = 30  # samples shown
 CLASSES = 100  # shown
 
 
-def entry_page(comparison: Comparison, number: int, names: Sequence[str], left: Sequence[str]) -> str:
+def entry_page(
+    comparison: Comparison,
+    number: int,
+    names: Sequence[str],
+    left: Sequence[str],
+    worst: Worst | None,
+    gallery: Gallery,
+) -> str:
     """The whole page.
 
     Args:
@@ -42,6 +50,8 @@ def entry_page(comparison: Comparison, number: int, names: Sequence[str], left: 
         number: of the variant.
         names: file names of all variants.
         left: files that are too large to be offered.
+        worst: its worst test samples, if they are known.
+        gallery: what may be shown of them.
     """
     variant = comparison.variants[number]
     first = variant.records[0]
@@ -64,7 +74,8 @@ def entry_page(comparison: Comparison, number: int, names: Sequence[str], left: 
                 if variant.label in (judged.claim.first, judged.claim.second)
             ],
             classes=classes_table(variant) if comparison.split == "test" else [],
-            worst=worst_samples(comparison, variant) if comparison.split == "test" else [],
+            worst=worst.rows if worst else [],
+            gallery=gallery,
             run_table=runs_table(variant.records, comparison),
             command=redacted_text(shlex.join(map(str, first.environment.get("command", [])))) or "not recorded",
             config=Markup(escape((first.run.folder / "config.yaml").read_text(encoding="utf-8", errors="replace"))),
@@ -92,7 +103,7 @@ def runs_data(comparison: Comparison, variant: VariantResults) -> dict[str, Any]
                 "published": None,
                 "values": [],
                 "costs": costs,
-                "curves": curves(alone, POINTS),
+                "curves": {name: found[:2] for name, found in curves(alone, POINTS).items()},  # one run has no band
             }
         )
     lower = not metric_named(metric).higher_is_better
@@ -148,29 +159,6 @@ def classes_table(variant: VariantResults) -> list[dict[str, str]]:
         order = sorted(np.flatnonzero(np.isfinite(found)), key=lambda c: found[c])[:CLASSES]
         return [{"class": classes[c], "average precision": f"{found[c]:.4f}"} for c in order]
     return []
-
-
-def worst_samples(comparison: Comparison, variant: VariantResults) -> list[dict[str, str]]:
-    """The test samples that contribute least to the main metric, mean over the runs that kept predictions of the same."""
-    metric = comparison.metric
-    records = [record for record in variant.records if metric in record.examined.parts]
-    if not records:
-        return []
-    first = records[0].examined.parts[metric]
-    records = [r for r in records if np.array_equal(r.examined.parts[metric].samples, first.samples)]
-    score = np.mean([record.examined.parts[metric].values for record in records], axis=0)
-    order = np.argsort(score if metric_named(metric).higher_is_better else -score, kind="stable")[:WORST]
-    found = [record.predictions or {} for record in records]
-    names = found[0].get("key", first.samples)
-    classes = records[0].data["spec"]["classes"]
-    rows = []
-    for place in order:
-        row = {"sample": str(names[place]), f"{metric}, mean": f"{score[place]:.3f}"}
-        if all("predicted" in arrays for arrays in found):
-            row["true"] = classes[found[0]["target"][place]]
-            row["predicted"] = ", ".join(classes[arrays["predicted"][place]] for arrays in found)
-        rows.append(row)
-    return rows
 
 
 def data_facts(record: Record) -> list[dict[str, str]]:
