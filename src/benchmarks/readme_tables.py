@@ -236,10 +236,13 @@ def claims(name: str) -> str:
 def statistics() -> str:
     """The simulation of intervals and verdicts: the lowest and the highest share over all cases with so many seeds."""
     frame, rows = load_results("statistics"), []
+    unlike = frame["seed_spread"].astype(str).str.contains("and")
+    frame.loc[unlike, "measure"] += ", unlike spreads"
     for (measure, seeds), cases in frame.groupby(["measure", "seeds"], sort=False):
-        other = cases["over_samples_alone"].fillna(cases["without_correction"])
-        rows.append([measure, seeds, len(cases), span(cases["share"]), span(other)])
-    return markdown(["measure", "seeds", "cases", "here", "over samples alone, or without correction"], rows)
+        other = [span(cases[name]) for name in ("over_samples_alone", "without_moderation", "without_correction")]
+        rows.append([measure, seeds, len(cases), span(cases["share"]), *other])
+    others = ["over samples alone", "without moderation", "and without correction"]
+    return markdown(["measure", "seeds", "cases", "here", *others], rows)
 
 
 def span(values: pd.Series) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..runs.folder import Run
 from ..runs.results import Published, Results, SuiteEntry
 from ..stats.claims import Claim, Judged, judge, parse_claim
 from ..stats.intervals import Estimate, of_seeds, of_table
+from ..stats.moderation import Pair, moderated
 from ..stats.tables import Table, table_of
 from ..stats.verdicts import Verdict, ranks, tie_groups, verdicts
 from .differences import Difference, config_changes, differences
@@ -113,10 +115,6 @@ class Comparison:
     verdicts: dict[tuple[int, int], Verdict] = field(default_factory=dict)
     claims: list[Judged] = field(default_factory=list)
     differing: list[Difference] = field(default_factory=list)
-
-    def labelled(self, label: str) -> VariantResults:
-        """The variant of this label."""
-        return next(variant for variant in self.variants if variant.label == label)
 
     @property
     def ranks(self) -> list[tuple[int, int]]:
@@ -246,13 +244,16 @@ def compare_runs(
     labels = [variant.label for variant in comparison.variants]
     comparison.reference = labels.index(reference) if reference in labels else 0
     comparison.differing = differences([(variant.label, variant.records) for variant in comparison.variants])
-    add_pairs(comparison)
+    pairs = pairs_of(comparison.variants, comparison.metric)
+    comparison.verdicts = verdicts(pairs, metric_named(comparison.metric).higher_is_better)
+    comparison.pairs = both_ways(pairs)
     wanted = {claim.text: claim for claim in [*recorded_claims(kept), *claims]}
+    of_metric = cache(lambda metric: both_ways(pairs_of(comparison.variants, metric)))
     comparison.claims = judge(
         list(wanted.values()),
         comparison.metric,
         labels,
-        lambda a, b, metric: comparison.labelled(a).minus(comparison.labelled(b), metric),
+        lambda a, b, metric: of_metric(metric).get((labels.index(a), labels.index(b))),
     )
     return comparison
 
@@ -335,13 +336,15 @@ def by_seed(values: dict[tuple, float]) -> dict[int, float]:
     return {seed: float(np.mean(found)) for seed, found in seeds.items()}
 
 
-def add_pairs(comparison: Comparison) -> None:
-    """Every variant against every other."""
-    variants = comparison.variants
+def pairs_of(variants: Sequence[VariantResults], metric: str) -> dict[Pair, Estimate]:
+    """Every variant against every later one that has a seed in common with it."""
     found = {}
     for first in range(len(variants)):
         for second in range(first + 1, len(variants)):
-            if (difference := variants[first].minus(variants[second], comparison.metric)) is not None:
+            if (difference := variants[first].minus(variants[second], metric)) is not None:
                 found[first, second] = difference
-    comparison.verdicts = verdicts(found, metric_named(comparison.metric).higher_is_better)
-    comparison.pairs = found | {(second, first): -difference for (first, second), difference in found.items()}
+    return moderated(found)
+
+
+def both_ways(pairs: dict[Pair, Estimate]) -> dict[Pair, Estimate]:
+    return pairs | {(second, first): -difference for (first, second), difference in pairs.items()}

@@ -35,6 +35,7 @@ class Squares:
         within: what rows and columns do not explain.
         seeds: number of rows.
         clusters: number of columns; 1 where no test samples are known.
+        seed_freedom: degrees of freedom of `of_seeds`, if others than one less than the seeds: see moderation.py.
     """
 
     of_seeds: Any
@@ -42,6 +43,7 @@ class Squares:
     within: Any
     seeds: Any
     clusters: Any
+    seed_freedom: Any = None
 
     @property
     def total(self) -> Any:
@@ -58,7 +60,9 @@ class Squares:
         """Degrees of freedom of the variance."""
         with np.errstate(divide="ignore", invalid="ignore"):
             share = np.clip((self.of_seeds - self.within / 2) / self.total, 0, 1)
-            of_seeds = np.where(share > 0, share / (self.seeds - 1), 0)
+            of_seeds = np.where(
+                share > 0, share / (self.seeds - 1 if self.seed_freedom is None else self.seed_freedom), 0
+            )
             of_clusters = np.where(share < 1, (1 - share) / (self.clusters - 1), 0)
             return 1 / (of_seeds + of_clusters)
 
@@ -73,7 +77,8 @@ class Squares:
     def with_seeds(self, seeds: Any) -> Squares:
         """What is expected of tables with another number of seeds."""
         more = np.maximum(self.of_clusters - self.within, 0) * seeds / self.seeds
-        return replace(self, of_clusters=self.within + more, seeds=seeds)
+        freedom = None if self.seed_freedom is None else self.seed_freedom * (seeds - 1) / (self.seeds - 1)
+        return replace(self, of_clusters=self.within + more, seeds=seeds, seed_freedom=freedom)
 
 
 def squares_of(table: np.ndarray) -> Squares:
@@ -97,12 +102,19 @@ class Estimate:
         seeds: number of seeds.
         clusters: number of clusters of test samples; 0 where none are known.
         squares: of the table; None where neither seeds nor samples can tell anything.
+        moderated: the same with a spread of seeds that borrows from the other pairs of a table, for p-values.
     """
 
     mean: float
     seeds: int
     clusters: int = 0
     squares: Squares | None = None
+    moderated: Squares | None = None
+
+    @property
+    def tested(self) -> Squares | None:
+        """What p-values come from."""
+        return self.moderated or self.squares
 
     def half_width(self, level: float = LEVEL) -> float:
         """Half of the interval; NaN where it cannot be known."""
@@ -122,11 +134,11 @@ class Estimate:
 
     def p_above(self, bound: float) -> float:
         """One-sided p-value against the hypothesis that the true value is at most `bound`; 1 where nothing can be known."""
-        if self.squares is None:
+        if (squares := self.tested) is None:
             return 1.0
-        if self.squares.variance == 0:
+        if squares.variance == 0:
             return 0.0 if self.mean > bound else 1.0
-        return float(self.squares.p_above(self.mean - bound))
+        return float(squares.p_above(self.mean - bound))
 
     def p_differs(self) -> float:
         """Two-sided p-value against 0."""
@@ -135,9 +147,9 @@ class Estimate:
     def seeds_needed(self, level: float = LEVEL, power: float = POWER) -> int | None:
         """How many seeds tell a true difference of this size from 0, with this power; None where even `MOST_SEEDS` would not,
         or where there is one seed."""
-        if self.squares is None or self.seeds < 2:
+        if (squares := self.tested) is None or self.seeds < 2:
             return None
-        found = self.squares.with_seeds(np.arange(2, MOST_SEEDS + 1))
+        found = squares.with_seeds(np.arange(2, MOST_SEEDS + 1))
         enough = found.half_width(level) + ndtri(power) * np.sqrt(found.variance) <= abs(self.mean)
         return int(found.seeds[enough.argmax()]) if enough.any() else None
 

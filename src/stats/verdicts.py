@@ -13,9 +13,9 @@ from typing import Literal
 import numpy as np
 
 from .intervals import LEVEL, MOST_SEEDS, Estimate
+from .moderation import Pair
 
 Word = Literal["better", "worse", "not separable"]
-Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
