@@ -29,7 +29,7 @@ from .windows import (
 )
 
 CUT = 0.5  # seconds that a stream may end before its declared length; headers round
-WAV_PROBED = 65_536  # bytes
+WAV_PROBED = 4096  # bytes
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
