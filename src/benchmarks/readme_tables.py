@@ -17,6 +17,7 @@ from datamodules import UserError
 from ..config.command import Parser, run_command
 from ..config.error_messages import suggest
 from ..metrics.registry import main_metric
+from ..report.comparison import limits_of
 from ..stats.claims import judge, parse_claim
 from ..stats.intervals import Estimate, of_seeds
 
@@ -211,13 +212,28 @@ CLAIMS = {
         "transformer > perceiver": "from raw sound, a Transformer beats a Perceiver of a quarter of its operations"
     },
     "furniture": {"perceiver > transformer": "on point clouds, a Perceiver beats a Transformer in the same minute"},
+    "emoji": {"both > picture": "a Swahili name helps a picture"},
     "probe": {"probe > probe_random": "training on other classes helps a linear probe"},
 }
 
 
 def claims(name: str) -> str:
-    """What the committed runs of a suite say of its claims: over seeds alone, since results/ holds no predictions."""
-    frame, rows = load_results(name), []
+    """What the runs of a suite say of its claims: as compare judged them with their predictions, else over seeds alone."""
+    if any(ROOT.glob(f"results/{name}_*_claims.csv")):
+        judged = load_results(name, "_claims").rename(columns={"claim": "text"})
+        judged["text"] = judged["text"].str.partition(" on ")[0]
+    else:
+        judged = judged_over_seeds(name)
+    rows = []
+    for row in judged.to_dict("records"):
+        gap = interval(row["difference"], row["difference_low"], row["difference_high"], "+")
+        rows.append([CLAIMS[name][row["text"]], f"`{row['text']}`", gap, f"**{row['verdict']}**"])
+    return markdown(["claim", "as a comparison", "difference in points", "verdict"], rows)
+
+
+def judged_over_seeds(name: str) -> pd.DataFrame:
+    """The claims of a suite of which results/ has the metrics of all runs alone."""
+    frame = load_results(name)
     frame["cell"] = frame["cell"].str.replace(r"_fold\d+$", "", regex=True)
     metric = str(main_metric(frame.columns))
     values = frame.groupby(["cell", "seed"])[metric].mean()
@@ -226,11 +242,10 @@ def claims(name: str) -> str:
         found = (values[first] - values[second]).dropna()
         return of_seeds(found) if len(found) else None
 
-    for judged in judge(list(map(parse_claim, CLAIMS[name])), metric, list(frame["cell"].unique()), difference):
-        found = judged.difference
-        gap = "" if found is None else interval(found.mean, found.low, found.high, "+")
-        rows.append([CLAIMS[name][judged.claim.text], f"`{judged.claim.text}`", gap, f"**{judged.word}**"])
-    return markdown(["claim", "as a comparison", "difference in points", "verdict"], rows)
+    judged = judge(list(map(parse_claim, CLAIMS[name])), metric, list(frame["cell"].unique()), difference)
+    return pd.DataFrame(
+        {"text": each.claim.text, "verdict": each.word} | limits_of("difference", each.difference) for each in judged
+    )
 
 
 def statistics() -> str:
@@ -265,6 +280,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "garments_spoken": suite("garments_spoken", {"map": "mAP, %"}),
     "language_id": suite("language_id", TOP1),
     "furniture": suite("furniture", TOP1),
+    "emoji": suite("emoji", TOP1),
     "probe": suite("probe", {"top1": "trained map, top-1, %", "ridge_top1": "closed form, top-1, %"}),
     "composed": suite("composed", {"map_50": "box AP50, %", "segm_map_50": "mask AP50, %"}),
     **{f"claims_{name}": partial(claims, name) for name in CLAIMS},
