@@ -199,9 +199,10 @@ CLAIMS = {
         "lambda_resnet > fixed_lambda_resnet": "it hurts a LambdaResNet",
     },
     "digits_ablations": {
-        "cross4_start > cross1": "four cross-attends are better than one",
+        "cross4_interleaved > cross1": "four cross-attends are better than one",
         "cross4_interleaved > unshared": "sharing weights prevents overfitting",
-        "cross4_start > cross4_only": "latent transformers are needed",
+        "cross4_interleaved > cross4_only": "latent transformers are needed",
+        "cross4_interleaved > trivial_hog": "a Perceiver beats ridge regression on oriented gradients",
     },
     "garments_spoken": {
         "av > video": "audio and video together beat video",
