@@ -244,11 +244,11 @@ def compare_runs(
     labels = [variant.label for variant in comparison.variants]
     comparison.reference = labels.index(reference) if reference in labels else 0
     comparison.differing = differences([(variant.label, variant.records) for variant in comparison.variants])
-    pairs = pairs_of(comparison.variants, comparison.metric)
-    comparison.verdicts = verdicts(pairs, metric_named(comparison.metric).higher_is_better)
-    comparison.pairs = both_ways(pairs)
-    wanted = {claim.text: claim for claim in [*recorded_claims(kept), *claims]}
     of_metric = cache(lambda metric: both_ways(pairs_of(comparison.variants, metric)))
+    comparison.pairs = of_metric(comparison.metric)
+    once = {pair: found for pair, found in comparison.pairs.items() if pair[0] < pair[1]}
+    comparison.verdicts = verdicts(once, metric_named(comparison.metric).higher_is_better)
+    wanted = {claim.text: claim for claim in [*recorded_claims(kept), *claims]}
     comparison.claims = judge(
         list(wanted.values()),
         comparison.metric,

@@ -187,7 +187,7 @@ def test_pictures_sounds_and_texts_are_seen_and_played_from_the_disk(tiny, tmp_p
         assert all(found > 0 for found in widths)
         assert barriers(browser) == []
         assert browser.get_log("browser") == []
-        asked = [address for address in requests(browser) if not address.startswith(("file://", "data:"))]
+        asked = [each for each in requests(browser) if not each.startswith(("file:", "data:"))]
         assert asked == []
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     show(browser, site / "dialpad" / "majority.html", width, height)
