@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from datamodules import UserError
@@ -16,18 +18,22 @@ from .config.command import Parser, run_command
 from .config.package import command_name, find_config
 from .report.next_steps import print_next_after_suite
 from .report.text import print_comparison
+from .runs.archive import pack, unpack
 from .runs.folder import Run
 from .runs.lock import owned
+from .suites.columns import archived, prepare, read_table
 from .suites.definition import SUITES, Suite, Variant, load_suite
 from .suites.launchers import Work, run_here, run_on_ray, submit_to_slurm
 from .suites.protocol import freeze
-from .suites.tuning import with_choices
+from .suites.tuning import CHOSEN, TRIALS, with_choices
 from .suites.warm import pass_on, told
 
 DESCRIPTION = """Train and test every variant of a suite with every seed, each run in its own process. Finished runs are
 skipped and stopped runs resume, so the same command continues an interrupted suite, but not one that was edited since: its
 finished runs must have the options that it gives now, and its claims are frozen before a run reads the test split. Ends with
-the table that compare prints. Runs that fail are listed at the end."""
+the table that compare prints. Runs that fail are listed at the end. A suite with `tune` is tuned first; one with `columns`
+runs the suites that it names, one after another."""
+REHEARSED = 2  # seeds and trials of a rehearsal
 
 
 def main(args: list[str] | None = None) -> list[Run]:
@@ -46,6 +52,19 @@ def main(args: list[str] | None = None) -> list[Run]:
     )
     parser.add_argument("--list", action="store_true", help="print the commands that run each variant alone, and exit")
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"), help="parent of the run folders (default: runs)")
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help=f"a rehearsal: this share of every budget, {REHEARSED} seeds and trials, in runs/SUITE_xSHARE",
+    )
+    parser.add_argument(
+        "--archive",
+        type=Path,
+        metavar="FOLDER",
+        help="take finished runs from FOLDER/SUITE.tar.xz, and write all that have finished into it at the end",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, sharing the cores (default: 1)")
     parser.add_argument("--on", choices=("here", "ray", "slurm"), default="here", help="where to run (default: here)")
     parser.add_argument("--cpus", type=float, default=1, help="Ray: cores per run (default: 1)")
@@ -58,12 +77,48 @@ def main(args: list[str] | None = None) -> list[Run]:
     options = parser.parse_args(args)
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs} is below 1")
+    if not 0 < options.scale <= 1:
+        parser.error(f"--scale {options.scale} should be above 0, and at most 1")
     options.suite = Path(find_config(str(options.suite), "suites"))
-    suite = with_choices(load_suite(options.suite, options.add), options.runs_dir)
+    if (table := read_table(options.suite)) is None:
+        return run_suite(load_suite(options.suite, options.add), options)
+    if options.task is not None or options.on == "slurm":
+        raise UserError(f"{options.suite} has columns: submit each of its suites alone")
+    if not options.list:
+        prepare(table.prepare)
+    suites = [(load_suite(path, options.add), scale) for path, scales in table.columns.items() for scale in scales]
+    suites.sort(key=lambda pair: pair[1] != 1)  # what all columns have first
+    return [run for suite, scale in suites for run in run_suite(suite, options, scale)]
+
+
+def run_suite(suite: Suite, options: Namespace, scale: float = 1.0) -> list[Run]:
+    """Tunes, trains, tests and compares the variants of one suite.
+
+    Args:
+        suite: as its file has it.
+        options: of the command.
+        scale: share of its budget; the choices are those of the whole budget.
+
+    Returns:
+        The finished runs; exits with 1 if any failed.
+    """
+    if options.scale != 1:
+        suite = rehearsal(suite.scaled(options.scale))
+    if options.archive:
+        for name in (suite.name, suite.scaled(scale).name):
+            if (path := options.archive / f"{name}.tar.xz").is_file() and (count := unpack(path, options.runs_dir)):
+                print(f"{path}: {count} files")
+    if suite.tune and not options.list and not (options.runs_dir / TRIALS.format(suite.name) / CHOSEN).is_file():
+        if options.on == "slurm" or options.task is not None:
+            raise UserError(f"tune first: {command_name('tune')} {options.suite}")
+        from .tune import search  # imports pandas: a second
+
+        search(suite, suite.tune.trials, options)
+    suite = with_choices(suite, options.runs_dir).scaled(scale)
     chosen = [suite.variant(name) for name in options.variants] if options.variants else suite.variants
     if options.list:
-        path = options.suite.resolve()
-        name = suite.name if path.parent == SUITES.resolve() else path.with_suffix("")
+        path = suite.path.resolve()
+        name = path.stem if path.parent == SUITES.resolve() else path.with_suffix("")
         print(*(f"{command_name('fit')} --variant {name}/{variant.name}" for variant in chosen), sep="\n")
         return []
     trust = ["--trust", options.trust] if options.trust else []
@@ -87,11 +142,14 @@ def main(args: list[str] | None = None) -> list[Run]:
         freeze(suite, experiment)
         if options.on == "here":
             on_ending_signals(pass_on, pass_on)
-        for wave in waiting:
+        for wave in [*waiting, stress_works(suite, waves)]:
+            wave = list(wave)
             ended = (
                 run_on_ray(wave, options.cpus, options.gpus) if options.on == "ray" else run_here(wave, options.jobs)
             )
             failed += [work for work, status in ended if status]
+        if options.archive:
+            pack(options.archive / f"{suite.name}.tar.xz", archived(suite.name, options.runs_dir))
     runs = [work.run for wave in waves for work in wave]
     finished = [run for run in runs if run.finished]
     if finished:
@@ -102,10 +160,27 @@ def main(args: list[str] | None = None) -> list[Run]:
         print(f"stopped by {name_of(told[0])}, {left}: run the same command again to continue", file=sys.stderr)
         sys.exit(128 + told[0])
     if failed:
-        commands = (f"{work.name}: {command_name('fit')} {shlex.join(work.options)}" for work in failed)
+        commands = (f"{work.name}: {command_name(work.by)} {shlex.join(work.options)}" for work in failed)
         print(f"{len(failed)} of {len(runs)} runs failed:", *commands, sep="\n", file=sys.stderr)
         sys.exit(1)
     return finished
+
+
+def rehearsal(suite: Suite) -> Suite:
+    """The suite with few seeds and trials."""
+    tune = suite.tune and replace(suite.tune, trials=min(REHEARSED, suite.tune.trials))
+    return replace(suite, seeds=suite.seeds[:REHEARSED], tune=tune)
+
+
+def stress_works(suite: Suite, waves: list[list[Work]]) -> Iterator[Work]:
+    """The runs to measure with damaged inputs, once the others have ended: one of every variant that learns."""
+    for work in (work for wave in waves for work in wave) if suite.stress else ():
+        folder = work.run.folder
+        first = folder.name == f"seed{suite.seeds[0]}" and folder.parent.name not in suite.baselines
+        if first and (folder / "checkpoints" / "last.ckpt").is_file() and not (folder / "stress_last.json").is_file():
+            words = ["--run", str(folder), "--stress", "--samples", str(suite.stress)]
+            log = folder.with_name(f"{folder.name}_stress.log")
+            yield Work(work.number, f"{work.name}, stress", words, log, "evaluate")
 
 
 def all_works(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     """Returns what was chosen for each variant; exits with 1 if a trial failed."""
     parser = Parser(command_name("tune"), description=DESCRIPTION, allow_abbrev=False)
     parser.add_argument("suite", type=Path, help="a file in configs/suites, or its name")
-    parser.add_argument("--trials", type=int, required=True, help="trials of every variant")
+    parser.add_argument("--trials", type=int, help="trials of every variant (default: what the suite says)")
     parser.add_argument(
         "--add", metavar="CLASS", action="append", default=[], help="put in a backbone, as `suite` does"
     )
@@ -58,9 +59,23 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--gpus", type=float, default=0, help="Ray: GPUs per trial (default: 0)")
     parser.add_argument("--trust", metavar="[PACKAGE]", help="further packages whose classes the configs may name")
     options = parser.parse_args(args)
-    if options.trials < 1 or options.jobs < 1:
-        parser.error(f"--trials {options.trials}, --jobs {options.jobs}: give at least 1 of each")
     suite = load_suite(Path(find_config(str(options.suite), "suites")), options.add)
+    trials = options.trials if options.trials is not None else suite.tune.trials if suite.tune else None
+    if trials is None:
+        parser.error(f"{suite.path} does not say how many trials: give --trials")
+    if trials < 1 or options.jobs < 1:
+        parser.error(f"--trials {trials}, --jobs {options.jobs}: give at least 1 of each")
+    return search(suite, trials, options)
+
+
+def search(suite: Suite, trials: int, options: Namespace) -> dict[str, Any]:
+    """Runs the trials that are missing, and chooses; exits with 1 if one failed, 128 + signal if it was told to stop.
+
+    Args:
+        suite: what is tuned.
+        trials: of every variant.
+        options: runs_dir, jobs, on, cpus, gpus and trust, as of the command.
+    """
     experiment = options.runs_dir / suite.name
     if has_results(experiment):
         raise UserError(
@@ -69,7 +84,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
         )
     folder = options.runs_dir / TRIALS.format(suite.name)
     with owned(folder, "wait for it; --jobs runs several trials at a time"):
-        works = list(all_works(suite, options.trials, options.runs_dir, options.trust))
+        works = list(all_works(suite, trials, options.runs_dir, options.trust))
         waiting = [work for work in works if not work.run.finished]
         if options.on == "here":
             on_ending_signals(pass_on, pass_on)
@@ -85,7 +100,7 @@ def main(args: list[str] | None = None) -> dict[str, Any]:
             commands = (f"{work.name}: {command_name('fit')} {shlex.join(work.options)}" for work in failed)
             print(f"{len(failed)} of {len(works)} trials failed:", *commands, sep="\n", file=sys.stderr)
             sys.exit(1)
-        return conclude(suite, options.trials, folder)
+        return conclude(suite, trials, folder)
 
 
 def all_works(suite: Suite, trials: int, runs_dir: Path, trust: str | None) -> Iterator[Work]:

@@ -48,7 +48,7 @@ from .results import Results
 from .schema import FILES, check
 
 BEGUN = ("config.yaml", "data.json", "environment.json")  # what every run folder has
-# What a copy of a run has, its results last: no checkpoints, pictures or evaluations, and nothing of W&B
+# What a copy of a run has, its results last: no checkpoints, pictures or other evaluations, and nothing of W&B
 COPIED = (
     "config.yaml",
     "data.json",
@@ -56,6 +56,7 @@ COPIED = (
     "metrics.csv",
     "predictions*",
     "weights.json",
+    "stress_*.json",
     "results.json",
 )
 
@@ -280,6 +281,11 @@ def find_runs(paths: list[Path]) -> list[Run]:
             raise UserError(f"{path} holds no finished run (no results.json in it): give a run folder or one above")
         runs += [Run(file.parent) for file in found]
     return list(dict.fromkeys(runs))
+
+
+def find_finished(folder: Path) -> list[Run]:
+    """The finished runs in the folder of an experiment; none where there is no such folder."""
+    return [Run(file.parent) for file in sorted(folder.glob("*/seed*/results.json"))]
 
 
 def find_unfinished(paths: list[Path]) -> list[Path]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from ..metrics.registry import metric_named
 from ..report.comparison import Comparison
 from ..report.html import SCRIPT, STYLE, best_first, html_page, templates
 from ..report.text import csv
+from ..runs.archive import pack
 from ..runs.files import PART
 from .entry import entry_page
 from .samples import FOLDER, Galleries
@@ -145,21 +145,17 @@ def write_experiment(folder: Path, comparison: Comparison, galleries: Galleries)
 
 
 def write_runs(path: Path, comparison: Comparison, number: int) -> list[str]:
-    """The run folders of a variant as one archive; returns the files that are too large for it. One stream of xz for all of
-    them: the seeds of a variant share their samples and targets, which a zip would hold once for each."""
-    left = []
-    with tarfile.open(path, "w:xz") as archive:
-        for record in comparison.variants[number].records:
-            experiment, cell = file_names([record.results.experiment]), file_names([record.results.cell])
-            place = f"{experiment[0]}/{cell[0]}/{file_names([record.run.folder.name])[0]}"
-            for file in record.run.copied_files():
-                if file.name == CURVES:
-                    continue
-                if file.stat().st_size > LARGEST:
-                    left.append(str(file))
-                    continue
-                member = tarfile.TarInfo(f"{place}/{file.name}")  # without owner and time
-                member.size = file.stat().st_size
-                with file.open("rb") as content:
-                    archive.addfile(member, content)
+    """The run folders of a variant as one archive; returns the files that are too large for it."""
+    left, members = [], []
+    for record in comparison.variants[number].records:
+        experiment, cell = file_names([record.results.experiment]), file_names([record.results.cell])
+        place = f"{experiment[0]}/{cell[0]}/{file_names([record.run.folder.name])[0]}"
+        for file in record.run.copied_files():
+            if file.name == CURVES:
+                continue
+            if file.stat().st_size > LARGEST:
+                left.append(str(file))
+            else:
+                members.append((f"{place}/{file.name}", file))
+    pack(path, members)
     return left

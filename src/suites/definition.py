@@ -19,6 +19,9 @@ The experiment of the runs is the suite's name, NAME for configs/suites/NAME.yam
   reference      the variant that differences are taken from; the first if left out
   claims         texts such as "perceiver > transformer on top1", fixed before the test split is read: see protocol.py
   space          options that `python -m src.tune` searches, and their values: see tuning.py
+  tune           trials of every variant, and the scale of their budget: `suite` then tunes before it trains
+  stress         N: the last checkpoint of every variant with the first seed is measured with damaged and missing inputs on N
+                 test samples, see src/stress
 overrides: from an option, as on src.fit's command line without --, to its value; {seed} and {runs_dir} in it are the run's.
 published: {metric: {version: value}}. v1 is the first version of the paper, v2 the final one; top1, map and AP in %,
   parameters in millions, gflops in 10^9, counting a multiplication and an addition as two.
@@ -50,7 +53,7 @@ BUDGETS = ("max_epochs", "max_steps", "max_time", "max_flops")
 # What is held equal, and the budget that it needs
 EQUAL: dict[str, tuple[str, ...]] = {"samples": (), "time": ("max_time",), "flops": ("max_flops",), "published": ()}
 KEYS = ("seeds", "budget", "config", "variants", "matrix", "published", "folds", "published_for")
-KEYS += ("inherit", "equal", "baseline", "reference", "claims", "space")
+KEYS += ("inherit", "equal", "baseline", "reference", "claims", "space", "tune", "stress")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,14 @@ class Variant:
     after: str | None = None
     space: Space = field(default_factory=dict)
     tuned: Tuned | None = None
+
+
+@dataclass(frozen=True)
+class Tune:
+    """How a suite tunes its variants: the same number of trials for each, at this share of its budget."""
+
+    trials: int
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,14 @@ class Suite:
     reference: str | None = None
     claims: tuple[str, ...] = ()
     baselines: tuple[str, ...] = ()
+    tune: Tune | None = None
+    stress: int = 0
+
+    def scaled(self, scale: float) -> Suite:
+        """The same at another budget, whose runs are kept under another name. Raises UserError if it has no budget."""
+        if scale == 1:
+            return self
+        return replace(self, name=f"{self.name}_x{scale:g}", budget=scaled(self.path, self.budget, scale))
 
     def variant(self, name: str) -> Variant:
         """The variant of this name. Raises UserError with the nearest name if there is none."""
@@ -206,6 +225,8 @@ def load_suite(path: Path, added: Sequence[str] = ()) -> Suite:
         reference,
         read_claims(path, content.get("claims")),
         tuple(variant.name for variant in baselines),
+        read_tune(path, content.get("tune"), budget),
+        read_stress(path, content.get("stress", 0)),
     )
 
 
@@ -214,6 +235,32 @@ def read_budget(path: Path, budget: Any) -> dict[str, Any]:
     if not all(isinstance(value, int | float | str) and not str(value).startswith("--") for value in budget.values()):
         raise UserError(f"{path}: budget {budget} should have numbers, and max_time a text such as 00:12:00:00")
     return budget
+
+
+def scaled(path: Path, budget: dict[str, Any], scale: float) -> dict[str, Any]:
+    """The budget times `scale`: whole steps, at least one. Epochs have no parts, and no budget has none."""
+    if not budget or not budget.keys() <= {"max_steps", "max_flops"}:
+        raise UserError(f"{path}: a budget of max_steps or max_flops can be scaled, not {budget}: give it one")
+    return {
+        name: max(1, round(value * scale)) if name == "max_steps" else value * scale for name, value in budget.items()
+    }
+
+
+def read_tune(path: Path, content: Any, budget: dict[str, Any]) -> Tune | None:
+    if content is None:
+        return None
+    found = Tune(**read_keys(f"{path}, tune", content, ("trials",), ("scale",)))
+    if type(found.trials) is not int or found.trials < 1 or type(found.scale) not in (int, float) or found.scale <= 0:
+        raise UserError(f"{path}: tune {content} should have whole trials, and a scale above 0 such as 0.33")
+    if found.scale != 1:
+        scaled(path, budget, found.scale)
+    return found
+
+
+def read_stress(path: Path, samples: Any) -> int:
+    if type(samples) is not int or samples < 0:
+        raise UserError(f"{path}: stress {samples!r} should be a number of test samples")
+    return samples
 
 
 def read_equal(path: Path, equal: Any, budget: dict[str, Any]) -> str:

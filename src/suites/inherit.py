@@ -11,6 +11,7 @@ from ..config import documents
 from ..config.error_messages import suggest
 
 PART_BY_PART = ("matrix", "published", "published_for", "space")
+OF_A_TABLE = ("columns", "prepare")  # see columns.py: of the table of several suites alone
 
 
 def read_inherited(path: Path, heirs: tuple[Path, ...] = ()) -> Any:
@@ -31,6 +32,7 @@ def read_inherited(path: Path, heirs: tuple[Path, ...] = ()) -> Any:
     inherited = read_inherited(place, (*heirs, path))
     if not isinstance(inherited, dict):
         raise UserError(f"{place}: expected a mapping, found {inherited!r}")
+    inherited = {key: value for key, value in inherited.items() if key not in OF_A_TABLE}
     found = {**inherited, **content}
     for key in PART_BY_PART:
         if isinstance(inherited.get(key), dict) and isinstance(content.get(key), dict):

@@ -26,12 +26,13 @@ SBATCH = CONFIGS / "slurm" / "run.sbatch"
 @dataclass(frozen=True)
 class Work:
     """One run: its number in the suite, its name, the arguments of src.fit, and the log that gets its output when several
-    run at a time."""
+    run at a time; or the evaluation of one."""
 
     number: int
     name: str
     options: list[str]
     log: Path
+    by: str = "fit"
 
     @property
     def run(self) -> Run:
@@ -39,7 +40,7 @@ class Work:
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", f"{NAME}.fit", *self.options]
+        return [sys.executable, "-m", f"{NAME}.{self.by}", *self.options]
 
 
 def run_here(works: list[Work], jobs: int) -> Iterator[tuple[Work, int]]:
@@ -48,11 +49,11 @@ def run_here(works: list[Work], jobs: int) -> Iterator[tuple[Work, int]]:
     if jobs == 1:
         for work in works:
             print(work.name, flush=True)
-            yield work, run_warm(work.options, None)
+            yield work, run_warm(work.options, None, work.by)
         return
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     with ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(run_warm, work.options, work.log): work for work in works}
+        running = {pool.submit(run_warm, work.options, work.log, work.by): work for work in works}
         yield from report(((running[done], done.result()) for done in as_completed(running)), len(works))
 
 

@@ -15,6 +15,7 @@ from datamodules import UserError
 
 from ..config.documents import read_json, read_yaml
 from ..runs.files import digest_of, json_text, write_file
+from ..runs.folder import find_finished
 from ..runs.results import SuiteEntry
 from ..runs.schema import check
 from .definition import Suite, load_suite
@@ -104,7 +105,7 @@ def described(suite: Suite) -> dict[str, Any]:
 
 def has_results(experiment: Path) -> bool:
     """Whether a run in this folder has finished, and so has read the test split."""
-    return next(experiment.glob("*/seed*/results.json"), None) is not None
+    return bool(find_finished(experiment))
 
 
 def read_frozen(path: Path) -> dict[str, Any]:

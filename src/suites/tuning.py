@@ -21,7 +21,7 @@ from ..config.documents import read_json
 from ..runs.files import digest_of
 from ..runs.results import Tuned
 from ..runs.schema import problem
-from .definition import Suite, Variant
+from .definition import Suite, Variant, scaled
 from .space import Space
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def trial_folder(suite: Suite, variant: Variant, number: int, folder: Path) -> P
 def trial_options(suite: Suite, variant: Variant, trial: optuna.trial.FrozenTrial, runs_dir: Path) -> list[str]:
     """The arguments of src.fit for a trial, which never reads the test split."""
     changed = replace(variant, overrides=variant.overrides | trial.params)
+    if suite.tune is not None and suite.tune.scale != 1:
+        suite = replace(suite, budget=scaled(suite.path, suite.budget, suite.tune.scale))
     words = suite.options(changed, suite.seeds[0], runs_dir)
     names = {
         "--experiment": TRIALS.format(suite.name),

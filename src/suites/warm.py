@@ -28,16 +28,18 @@ def pass_on(number: int) -> None:
             os.kill(process.pid, number)
 
 
-def run_warm(options: list[str], log: Path | None) -> int:
-    """Runs `fit` with these options in a process of its own; returns its exit status, 128 + the signal once told to stop.
+def run_warm(options: list[str], log: Path | None, command: str = "fit") -> int:
+    """Runs a command with these options in a process of its own; returns its exit status, 128 + the signal once told to
+    stop.
 
     Args:
-        options: the words after `python -m src.fit`.
+        options: the words after `python -m src.COMMAND`.
         log: file that gets its output, or None for the terminal.
+        command: fit or evaluate.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([f"{NAME}.suites.preload"])
-    process = context.Process(target=fit_here, args=(options, log))
+    process = context.Process(target=run_in_fork, args=(command, options, log))
     if told:
         return 128 + told[0]
     process.start()
@@ -50,14 +52,14 @@ def run_warm(options: list[str], log: Path | None) -> int:
     return process.exitcode
 
 
-def fit_here(options: list[str], log: Path | None) -> None:
-    """What the process runs. It looks like `python -m src.fit` to records, and to Lightning where that starts more ranks."""
+def run_in_fork(command: str, options: list[str], log: Path | None) -> None:
+    """What the process runs. It looks like `python -m src.COMMAND` to records, and to Lightning where that starts ranks."""
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w") as file:
             os.dup2(file.fileno(), sys.stdout.fileno())
             os.dup2(file.fileno(), sys.stderr.fileno())
-    module = f"{NAME}.fit"
+    module = f"{NAME}.{command}"
     spec = find_spec(module)
     assert spec is not None
     assert spec.origin is not None
