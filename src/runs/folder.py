@@ -289,6 +289,7 @@ def find_finished(folder: Path) -> list[Run]:
 
 
 def find_unfinished(paths: list[Path]) -> list[Path]:
-    """The run folders in some folders that have no results yet."""
-    found = sorted({file.parent for path in paths for file in path.rglob("environment.json")})
-    return [folder for folder in found if not (folder / "results.json").is_file() and folder.suffix != PART]
+    """The run folders in some folders that have no results yet; what lies in a run folder, such as W&B's copies, is none."""
+    begun = {file.parent for path in paths for file in path.rglob("environment.json") if file.parent.suffix != PART}
+    outer = {folder for folder in begun if begun.isdisjoint(folder.parents)}
+    return sorted(folder for folder in outer if not (folder / "results.json").is_file())

@@ -213,7 +213,11 @@ def test_runs_on_other_data_are_left_out_and_told_with_their_reason(runs, name, 
 
 def test_unfinished_runs_are_named(runs, tmp_path, capsys):
     shutil.copytree(runs, tmp_path / "runs")
-    (tmp_path / "runs" / "digits" / "small" / "seed1" / "results.json").unlink()
+    finished, unfinished = (tmp_path / "runs" / "digits" / "small" / f"seed{seed}" for seed in (0, 1))
+    (unfinished / "results.json").unlink()
+    for folder in (finished, unfinished):  # W&B copies files that it uploads
+        (folder / "wandb" / "files").mkdir(parents=True)
+        shutil.copy(folder / "environment.json", folder / "wandb" / "files")
     comparison = compare.main([str(tmp_path / "runs")])
     assert [out.reasons for out in comparison.excluded] == [("not finished: no results.json",)]
     assert "small/seed1: not finished" in capsys.readouterr().out
