@@ -13,10 +13,11 @@ from datamodules import ByteArrayDataModule
 from src import tasks
 from src.cli import ByteBenchCLI
 from src.suites.definition import Suite, Variant, load_suite
+from tests import support
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-SUITES = [load_suite(path) for path in sorted((ROOT / "configs" / "suites").glob("*.yaml"))]
+SUITES = [load_suite(path) for path in support.SUITES]
 VARIANTS = [pytest.param(s, variant, id=f"{s.name}-{variant.name}") for s in SUITES for variant in s.variants]
 # Where the paper's count contradicts its others, see docs/lambda_counts.md
 OURS = {

@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 import src.fit as fit
-from src.suites.definition import SUITES, expand_variant, load_suite
-from tests.support import ROOT
+from src.suites.definition import expand_variant, load_suite
+from tests.support import ROOT, SUITES
 from tests.support.tiny import Tiny
 
 pytestmark = pytest.mark.smoke
@@ -44,7 +44,7 @@ def cases() -> dict[str, tuple[str, ...]]:
     """From a name to the arguments of src.fit: all configs, and the variants that equal no config and no variant before."""
     found = {path.stem: ("--config", str(path)) for path in sorted((ROOT / "configs").glob("*.yaml"))}
     seen = {(path, "[]") for _, path in found.values()}
-    for path in sorted(SUITES.glob("*.yaml")):
+    for path in SUITES:
         if path.stem in SMALL_COPIES:
             continue
         suite = load_suite(path)

@@ -17,6 +17,7 @@ from src import suite
 from src.runs.lock import owned
 from src.suites import definition
 from src.suites.definition import expand_variant, load_suite
+from tests.support import SUITES
 
 ROOT = Path(__file__).parent.parent
 SMALL = {"name": "small", "config": "digits_perceiver"}
@@ -138,7 +139,7 @@ def test_a_mistake_in_the_name_of_a_variant_is_one_line_with_the_nearest_name(va
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("path", sorted(definition.SUITES.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_every_listed_command_expands_to_the_options_of_its_variant(path, capsys):
     assert suite.main([str(path), "--list"]) == []
     loaded = load_suite(path)

@@ -176,7 +176,12 @@ def load_suite(path: Path, added: Sequence[str] = ()) -> Suite:
     Raises:
         UserError: the file, and what is wrong in it.
     """
-    content = read_keys(path, read_inherited(path), ("source",), KEYS)
+    content = read_inherited(path)
+    if isinstance(content, dict) and "columns" in content:
+        raise UserError(
+            f"{path} is a table of suites: name one of its columns, {', '.join(map(str, content['columns'] or ()))}"
+        )
+    content = read_keys(path, content, ("source",), KEYS)
     for class_path in added:
         content = with_backbone(path, content, class_path)
     budget, seeds, folds = content.get("budget") or {}, content.get("seeds", [0]), content.get("folds")

@@ -144,3 +144,8 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused(tmp_path, name, kind
     with pytest.raises(UserError, match="is no file inside of it"):
         unpack(tmp_path / "all.tar.xz", tmp_path / "out")
     assert not list(tmp_path.rglob("a"))
+
+
+def test_a_table_is_no_suite_and_names_its_columns(table):
+    with pytest.raises(UserError, match=r"table\.yaml is a table of suites: name one of its columns, tiny$"):
+        load_suite(table)
