@@ -16,6 +16,7 @@ BENCHMARKS = {
     "lambda": "lambda layers and LambdaResNets against convolution, attention, other implementations and EfficientNets",
     "perceiver": "our Perceiver against the other installed implementations",
     "gpu": "checks and benchmarks on a GPU, in at most nine minutes",
+    "metrics": "mean average precision at AudioSet's size, beside scikit-learn's and torchmetrics'",
     "input": "data loading against the library calls that bound it, and beside torchvision, webdataset and datasets",
     "overhead": "training step of src.fit against a plain PyTorch loop; two processes against one",
     "startup": "what commands take to start, beside `import torch`",

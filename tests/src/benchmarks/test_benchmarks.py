@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src.benchmarks import metrics
 from src.benchmarks.lambda_layers import LAYERS, make_memory_step, map_gib
 from src.benchmarks.lambda_layers import implementations as implementations_of_layers
 from src.benchmarks.perceiver import SHAPES, Shape, defined_flops, executed_flops, implementations, ours
@@ -57,6 +58,13 @@ def test_the_exponent_of_a_power_law_is_found():
     elements = np.array([2**p for p in range(12, 19)])
     frame = pd.DataFrame({"elements": elements, "step_s": 3e-6 * elements**1.02})
     assert exponent(frame, "step_s") == pytest.approx(1.02)
+
+
+def test_average_precisions_that_are_compared_are_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = metrics.run(rounds=1, samples=400, classes=9).set_index("implementation")
+    assert (found["difference"] < 1e-6).all()
+    assert (found.loc["ours", "difference"] < 1e-12).all()
 
 
 @pytest.mark.integration

@@ -40,6 +40,17 @@ def test_average_precision_equals_scikit_learns_with_and_without_ties(levels):
     assert found[3].isnan()
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_average_precision_of_rare_positives_in_float32_equals_scikit_learns(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.standard_normal((int(rng.integers(2, 400)), 5)).astype(np.float32).round(int(rng.integers(0, 4)))
+    target = rng.random(scores.shape) < 0.01
+    target[rng.integers(len(scores)), :] = True
+    found = average_precision_per_class(torch.from_numpy(scores), torch.from_numpy(target))
+    wanted = [average_precision_score(target[:, label], scores[:, label]) for label in range(5)]
+    assert found.tolist() == pytest.approx(wanted, rel=1e-12)
+
+
 def test_average_precision_where_all_scores_are_equal_is_the_share_of_positives():
     target = torch.tensor([[1], [0], [0], [1], [0]])
     assert average_precision_per_class(torch.zeros(5, 1), target).item() == pytest.approx(0.4, rel=1e-15)
