@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..core.byte_array import ByteArray, DataSpec, ModalitySpec
-from ..core.checks import check_counts
+from ..core.checks import check_counts, check_range
 from ..core.datamodule import Split, SplitName
 from ..core.errors import BadSampleError, UserError, decoding
 from ..core.flatten import Flatten, GridModality
@@ -48,15 +49,15 @@ class OutlineModality(nn.Module):
 class IconSplit(Split):
     """Icons in shards: png, npy (points), txt (paths), and json with `label`."""
 
-    def __init__(self, reader: shards.ShardReader, data: Icons) -> None:
-        self.reader, self.data, self.keys = reader, data, reader.keys
+    def __init__(self, reader: shards.ShardReader, data: Icons, shift: int = 0) -> None:
+        self.reader, self.data, self.shift, self.keys = reader, data, shift, reader.keys
 
     def load(self, index: int, generator: torch.Generator) -> dict[str, Tensor]:
         files = self.reader.read(index)
         sample = {"target": torch.tensor(files.label(len(CONCEPTS)))}
         if "pixels" in self.data.encodings:
             with decoding(f"{files.key}.png"):
-                sample["pixels"] = decode_image(files["png"])
+                sample["pixels"] = shifted(decode_image(files["png"]), self.shift, generator)
         if "outline" in self.data.encodings:
             with decoding(f"{files.key}.npy"):
                 points = cloud_from_bytes(files["npy"], coordinates=2)
@@ -67,6 +68,15 @@ class IconSplit(Split):
         if "path" in self.data.encodings:
             sample["path"] = padded_bytes(files["txt"], self.data.path_bytes)
         return sample
+
+
+def shifted(image: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """A picture (H, W, C) on white, moved by up to `most` pixels each way."""
+    if not most:
+        return image
+    height, width, _ = image.shape
+    top, left = torch.randint(2 * most + 1, (2,), generator=generator).tolist()
+    return F.pad(image, (0, 0, most, most, most, most), value=255)[top : top + height, left : left + width]
 
 
 class Icons(ShardedData):
@@ -91,6 +101,7 @@ class Icons(ShardedData):
         points: points of the outline, at most as many as prepared.
         path_bytes: bytes of a path; the median path of the icons has 300 bytes, the longest tenth over 1,000.
         bands: frequencies of the Fourier features.
+        shift: training pictures are moved by up to so many pixels each way; the white around an icon is about two wide.
         kwargs: see ByteArrayDataModule.
     """
 
@@ -106,14 +117,16 @@ class Icons(ShardedData):
         points: int = 128,
         path_bytes: int = 512,
         bands: int = 16,
+        shift: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_range(0, side - 1, shift=shift)
         check_counts(side=side, patch=patch, points=points, path_bytes=path_bytes)
         if not encodings or not set(encodings) <= set(ENCODINGS) or len(set(encodings)) != len(encodings):
             raise UserError(f"encodings {list(encodings)}: choose from {', '.join(ENCODINGS)}, each once")
         self.data_dir, self.encodings = Path(data_dir), tuple(encodings)
-        self.points, self.path_bytes = points, path_bytes
+        self.points, self.path_bytes, self.shift = points, path_bytes, shift
         modules: dict[str, Any] = {
             "pixels": lambda: GridModality((side, side), 3, bands, patch=(patch, patch), mean=255.0, std=127.5),
             "outline": lambda: OutlineModality(points, bands, 32.0),
@@ -124,7 +137,7 @@ class Icons(ShardedData):
         self.spec = DataSpec({name: module.spec for name, module in chosen.items()}, "single_label", CONCEPTS)
 
     def make_split(self, name: SplitName) -> Split:
-        return IconSplit(self.reader(name), self)
+        return IconSplit(self.reader(name), self, self.shift if name == "train" else 0)
 
     def licence_of(self, key: str) -> str | None:
         """The licence of its icon set."""

@@ -85,3 +85,20 @@ def test_other_files_and_choices_are_told_in_one_line(tmp_path):
         prepare(["icons", "--source", str(tmp_path / "other.tgz"), "--out", str(tmp_path / "data")])
     with pytest.raises(UserError, match="choose from pixels, outline, path"):
         Icons(encodings=["pixel"])  # pyrefly: ignore
+
+
+def test_training_pictures_are_moved_whole_and_others_stay(folder):
+    still, moved = (Icons(str(folder), shift=shift) for shift in (0, 2))
+    ways = set()
+    for seed in range(20):
+        given, found = (data.split("train").load(0, torch.Generator().manual_seed(seed)) for data in (still, moved))
+        picture, other = given["pixels"], found["pixels"]
+        offsets = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
+        # margins are white, so that rolling is moving
+        fitting = [way for way in offsets if torch.equal(other, picture.roll(way, (0, 1)))]
+        assert len(fitting) == 1
+        ways |= set(fitting)
+    assert len(ways) > 10
+    for name in ("val", "test"):
+        given, found = (data.split(name).load(0, torch.Generator().manual_seed(1)) for data in (still, moved))
+        assert torch.equal(given["pixels"], found["pixels"])
