@@ -17,6 +17,7 @@ from .report.table import ALARM, print_runs, runs_frame
 from .report.terminal import say
 from .report.text import csv, latex, markdown, print_comparison
 from .report.verification import error_line
+from .runs.archive import unpack
 from .runs.folder import Run, find_runs, find_unfinished
 from .stats.claims import read_claims
 
@@ -30,7 +31,13 @@ where a run contradicts itself: its predictions give other metrics than its resu
 def main(args: list[str] | None = None) -> Comparison | list[Comparison]:
     """Prints the comparison, writes the files that the options name, and returns it; those of a site, one per experiment."""
     parser = Parser(command_name("compare"), description=DESCRIPTION, allow_abbrev=False)
-    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN_OR_FOLDER", help="run folders, or folders of them")
+    parser.add_argument(
+        "runs",
+        type=Path,
+        nargs="*",
+        metavar="RUN_OR_FOLDER",
+        help="run folders, folders of them, or archives of `suite`",
+    )
     parser.add_argument("--from-wandb", metavar="ENTITY/PROJECT[/GROUP]", help="runs on W&B's server")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="whose metrics (default: test)")
     parser.add_argument(
@@ -69,16 +76,17 @@ def main(args: list[str] | None = None) -> Comparison | list[Comparison]:
         )
 
     with tempfile.TemporaryDirectory() as fetched:
-        runs = find_runs(options.runs)
+        places = [unpacked(path, Path(fetched)) for path in options.runs]
+        runs = find_runs(places)
         if options.from_wandb:
             from .runs.wandb_logger import fetch_runs  # imports wandb: seconds
 
-            runs += fetch_runs(options.from_wandb, Path(fetched))
+            places.append(Path(fetched, "wandb"))
+            runs += fetch_runs(options.from_wandb, places[-1])
         if options.site:
-            for path in find_unfinished(options.runs):
+            for path in find_unfinished(places):
                 say(f"left out: {path} (unfinished: no results.json)", ALARM)
             return write_site(options.site, runs, options.split, options.any_budget)
-        places = [*options.runs, fetched] if options.from_wandb else options.runs
         claims = [claim.text for claim in read_claims(options.claims)] if options.claims else []
         wanted = {"split": options.split, "reference": options.reference, "any_budget": options.any_budget}
         comparison = api.compare(places, claims=claims, **wanted)
@@ -89,6 +97,7 @@ def main(args: list[str] | None = None) -> Comparison | list[Comparison]:
         frame["left_out"] = frame["run"].map({out.folder: "; ".join(out.reasons) for out in comparison.excluded})
         verified = {record.folder for record in comparison.records if record.verified}
         frame["verified"] = frame["run"].isin(verified)
+        frame["run"] = frame["run"].str.removeprefix(f"{fetched}/")  # of archives the same on every machine
         if options.csv:
             write(options.csv, csv(frame))
             tables = {
@@ -113,6 +122,16 @@ def main(args: list[str] | None = None) -> Comparison | list[Comparison]:
         if wrong:
             raise UserError(error_line(wrong))
     return comparison
+
+
+def unpacked(path: Path, scratch: Path) -> Path:
+    """A folder of runs; those of an archive are unpacked, without the trials that tuned them."""
+    if path.suffixes[-2:] != [".tar", ".xz"] or not path.is_file():
+        return path
+    name = path.name.removesuffix(".tar.xz")
+    unpack(path, scratch / name)
+    found = scratch / name / name
+    return found if found.is_dir() else found.parent
 
 
 def write_site(folder: Path, runs: list[Run], split: Literal["val", "test"], any_budget: bool) -> list[Comparison]:

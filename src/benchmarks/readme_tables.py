@@ -214,6 +214,11 @@ CLAIMS = {
     },
     "furniture": {"perceiver > transformer": "on point clouds, a Perceiver beats a Transformer in the same minute"},
     "emoji": {"both > picture": "a Swahili name helps a picture"},
+    "icons": {
+        "resnet > trivial_hog": "a ResNet beats ridge regression on oriented gradients",
+        "perceiver > trivial_hog": "so does a Perceiver",
+        "perceiver_shifted > trivial_hog": "so does one whose training pictures are moved",
+    },
     "probe": {"probe > probe_random": "training on other classes helps a linear probe"},
 }
 
@@ -282,6 +287,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "language_id": suite("language_id", TOP1),
     "furniture": suite("furniture", TOP1),
     "emoji": suite("emoji", TOP1),
+    "icons": suite("icons", TOP1),
+    "recipes": suite("recipes", TOP1),
     "probe": suite("probe", {"top1": "trained map, top-1, %", "ridge_top1": "closed form, top-1, %"}),
     "composed": suite("composed", {"map_50": "box AP50, %", "segm_map_50": "mask AP50, %"}),
     **{f"claims_{name}": partial(claims, name) for name in CLAIMS},

@@ -5,11 +5,13 @@ import json
 import tarfile
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from datamodules import UserError
 from src import suite
+from src.compare import main as compare
 from src.config.documents import read_yaml
 from src.runs.archive import pack, unpack
 from src.runs.folder import Run
@@ -77,6 +79,16 @@ def test_one_command_tunes_trains_and_measures_and_its_archives_stand_for_the_ru
     assert "small" in capfd.readouterr().out
     assert {path.name: path.read_bytes() for path in Path("archive").iterdir()} == kept
     assert not list(Path("runs").rglob("*.ckpt"))
+
+    written = []
+    for name, place in (("a", "runs/tiny"), ("b", "archive/tiny.tar.xz")):
+        compare([place, "--csv", f"{name}.csv"])
+        written.append(
+            [pd.read_csv(f"{name}{part}.csv").drop(columns="run", errors="ignore") for part in ("", "_cells")]
+        )
+    for of_runs, of_archive in zip(*written, strict=True):
+        pd.testing.assert_frame_equal(of_runs, of_archive)
+    assert pd.read_csv("b.csv")["run"].str.startswith("tiny/tiny/").all()
 
 
 def test_a_rehearsal_has_few_seeds_and_trials_and_a_name_of_its_own(table):
