@@ -219,7 +219,10 @@ CLAIMS = {
         "perceiver > trivial_hog": "so does a Perceiver",
         "perceiver_shifted > trivial_hog": "so does one whose training pictures are moved",
     },
-    "probe": {"probe > probe_random": "training on other classes helps a linear probe"},
+    "probe": {
+        "probe > probe_random": "training on other classes helps a linear probe",
+        "fine_tuned > from_random": "and the training of all weights",
+    },
 }
 
 

@@ -16,7 +16,7 @@ from itertools import product
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from ..stats.intervals import LEVEL, squares_of
+from ..stats.intervals import LEVEL, guarded, squares_of
 from ..stats.moderation import moderate
 from ..stats.verdicts import holm
 from .measure import save
@@ -76,8 +76,9 @@ def family(rounds: int, size: int, accuracy: float = 0.75) -> Iterator[dict]:
                 found, distance = squares_of(difference), np.abs(difference.mean((-2, -1)))
                 freedom = np.full(len(first), seeds - 1.0)
                 value, own = moderate(found.of_seeds, freedom, (EQUAL - 1) * freedom)
-                corrected = holm(2 * replace(found, of_seeds=value, seed_freedom=own).p_above(distance))
+                borrowing = replace(found, of_seeds=value, seed_freedom=own).p_above(distance)
                 plain = 2 * found.p_above(distance)
+                corrected = holm(2 * guarded(plain / 2, borrowing))
                 wrong.append([p.min() <= 1 - LEVEL for p in (corrected, plain, holm(plain))])
         corrected, alone, own_spread = np.mean(wrong, axis=0)
         case = {"measure": "family-wise error", "seed_spread": spread, "seeds": seeds, "cluster_size": size}

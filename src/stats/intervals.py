@@ -134,11 +134,12 @@ class Estimate:
 
     def p_above(self, bound: float) -> float:
         """One-sided p-value against the hypothesis that the true value is at most `bound`; 1 where nothing can be known."""
-        if (squares := self.tested) is None:
+        if self.squares is None:
             return 1.0
-        if squares.variance == 0:
+        if self.squares.variance == 0:
             return 0.0 if self.mean > bound else 1.0
-        return float(squares.p_above(self.mean - bound))
+        own = self.squares.p_above(self.mean - bound)
+        return float(own if self.moderated is None else guarded(own, self.moderated.p_above(self.mean - bound)))
 
     def p_differs(self) -> float:
         """Two-sided p-value against 0."""
@@ -155,6 +156,12 @@ class Estimate:
 
     def __neg__(self) -> Estimate:
         return replace(self, mean=-self.mean)
+
+
+def guarded(own: Any, found: Any) -> Any:
+    """One-sided p-values that borrow from other pairs, but are small only where the pair's own interval leaves the bound out:
+    a table never calls different what it shows as an interval around 0."""
+    return np.where(own > (1 - LEVEL) / 2, np.maximum(own, found), found)
 
 
 def of_table(table: np.ndarray) -> Estimate:

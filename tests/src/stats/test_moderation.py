@@ -79,3 +79,18 @@ def test_one_pair_one_seed_equal_scores_and_means_without_samples_are_left_alone
         (2, 3): Estimate(0.1, 1),
     }
     assert [each.moderated for each in moderated(others).values()] == [None] * 5
+
+
+def test_no_pair_is_called_different_whose_own_interval_holds_zero():
+    """Also where one variant's seeds spread more than the others', and so more than they tell."""
+    called = 0
+    for seed in range(60):
+        scores = tables(4, 5, 0.01, seed)
+        scores[3] += 0.06 * np.random.default_rng([seed, 1]).standard_normal((5, 1)) + 0.03
+        found = moderated({(a, b): of_table(scores[a] - scores[b]) for a, b in combinations(range(4), 2)})
+        judged = verdicts(found)
+        for pair, difference in found.items():
+            if judged[pair].word != "not separable":
+                called += 1
+                assert not difference.low <= 0 <= difference.high
+    assert called > 20
