@@ -20,6 +20,7 @@ from . import api
 from .config.command import Parser, run_command
 from .config.names import check_name
 from .config.package import command_name
+from .metrics.classification import ScoreMetrics, check_finite
 from .metrics.recomputed import recompute
 from .metrics.registry import is_count
 from .report.records import read_predictions
@@ -34,6 +35,7 @@ each modality what the datamodule's `flatten` gives, in batches of the run's siz
 SUFFIXES = {"torch": ".pt2", "onnx": ".onnx", "weights": ".safetensors"}
 VARYING = ("values", "positions", "mask", "order")  # what of a byte array differs between batches
 RESAMPLES = 1000
+TOLERANCE = 1e-3  # of values, relative and absolute
 Tensors = dict[str, Tensor]
 
 
@@ -91,7 +93,7 @@ def export_program(model: Any, data: Any, path: Path) -> dict:
     Raises:
         UserError: the model is a detector, or the program predicts anything else than the model.
     """
-    if model.data_spec.task == "detection":
+    if model.drawn_as == "objects":
         raise UserError(
             "a detector's outputs change in size, which no program here has: export its backbone, --to weights"
         )
@@ -167,34 +169,45 @@ def check(model: Any, data: Any, run: Callable[..., Tensor]) -> str:
     Raises:
         UserError: a prediction differs.
     """
-    kept = [type(model.test_metrics)() for _ in range(2)]
-    names, worst = None, 0.0
+    scored = isinstance(model.test_metrics, ScoreMetrics)  # others keep sums alone: their outputs are compared
+    kept = [type(model.test_metrics)() for _ in range(2)] if scored else []
+    names, worst, differing, samples = None, 0.0, 0, 0
     for compact in data.loader("test"):
         batch = data.flatten(compact)
         tensors = varying(batch.inputs)
         names = names or list(tensors)
         if list(tensors) != names:
             raise UserError(f"batches of the test split differ: {names} and {list(tensors)}; set --data.batch_size 1")
-        outputs = model(batch.inputs), run(*tensors.values())
-        real = batch.weight > 0
-        worst = max(worst, float((outputs[0] - outputs[1])[real].abs().max()) if real.any() else 0.0)
-        for metrics, scores in zip(kept, outputs, strict=True):
-            metrics.update(scores, batch.target, batch.weight, batch.keys)
-    wanted, found = (decisions(metrics.predictions()) for metrics in kept)
-    differing = int((wanted != found).reshape(len(wanted), -1).any(axis=1).sum())
-    said = f"{differing} of {len(wanted)} predictions on the test split differ, scores by at most {worst:.1e}"
-    if differing or not worst < np.inf:
+        outputs, real = (model(batch.inputs), run(*tensors.values())), batch.weight > 0
+        for scores in outputs:
+            check_finite(scores.flatten(1), real, batch.keys)
+        wanted, found = (scores[real].numpy() for scores in outputs)
+        worst = max(worst, float(np.abs(wanted - found).max(initial=0)))
+        if scored:
+            for metrics, scores in zip(kept, outputs, strict=True):
+                metrics.update(scores, batch.target, batch.weight, batch.keys)
+        else:
+            differing, samples = differing + count_differing(wanted, found), samples + len(wanted)
+    if scored:
+        wanted, found = (decisions(metrics.predictions()) for metrics in kept)
+        differing, samples = count_differing(wanted, found), len(wanted)
+    said = f"{differing} of {samples} predictions on the test split differ, scores by at most {worst:.1e}"
+    if differing:
         raise UserError(f"the program is not the model: {said}; please report this model as a bug")
     return said
 
 
 def decisions(predictions: dict[str, np.ndarray]) -> np.ndarray:
-    """What was predicted: classes, or for each label whether it is there; of regression three digits."""
+    """What was predicted: classes, or for each label whether it is there; values of regression."""
     if "predicted" in predictions:
         return predictions["predicted"]
-    if predictions["target"].dtype.kind == "f":
-        return predictions["scores"].round(3)
-    return predictions["scores"] > 0
+    return predictions["scores"] if predictions["target"].dtype.kind == "f" else predictions["scores"] > 0
+
+
+def count_differing(wanted: np.ndarray, found: np.ndarray) -> int:
+    """How many rows differ; values do by more than rounding."""
+    same = np.isclose(found, wanted, rtol=TOLERANCE, atol=TOLERANCE) if wanted.dtype.kind == "f" else found == wanted
+    return int((~same).reshape(len(same), -1).any(axis=1).sum())
 
 
 def licence(data: Any) -> str:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import jaccard_score
 
+import src.export as export
 import src.fit as fit
 from datamodules import Batch, Composed, UserError
 from src.backbones import Perceiver, PerceiverIO
@@ -82,11 +83,14 @@ def test_a_backbone_without_a_row_for_each_pixel_is_refused(scenes):
         task(scenes.spec.example_inputs(1))
 
 
-def test_a_run_is_ranked_by_mean_iou(tmp_path):
+def test_a_run_is_ranked_by_mean_iou_and_exported(tmp_path, capsys):
     config = ROOT / "configs" / "composed_perceiver_io.yaml"
     data = ["--data.data_dir", str(tmp_path / "composed"), "--data.scenes", "[8, 2, 2]", "--data.side", "48"]
     options = ["--data.bands", "4", "--data.batch_size", "2", "--trainer.max_epochs", "1"]
-    results = fit.main(["--config", str(config), "--runs_dir", str(tmp_path / "runs"), *data, *options]).results()
+    run = fit.main(["--config", str(config), "--runs_dir", str(tmp_path / "runs"), *data, *options])
+    results = run.results()
     assert results.main_metric == "miou"
     assert 0 < results.metrics["test"]["miou"] < 1
     assert results.metrics["test"]["samples"] == 2
+    assert export.main([str(run.folder), "--to", "torch"]).is_file()
+    assert ": 0 of 2 predictions on the test split differ" in capsys.readouterr().out
