@@ -16,6 +16,7 @@ import matplotlib
 import pandas as pd
 import timm
 import torch
+from timm.layers.lambda_layer import LambdaLayer as TimmLambdaLayer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -62,10 +63,8 @@ LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
 
 
 def timm_layer(channels: int, side: int, scope: int | None) -> nn.Module:
-    from timm.layers.lambda_layer import LambdaLayer as Theirs
-
     options: dict = {"r": scope}  # None means global, which the type hints do not allow
-    return Theirs(channels, channels, feat_size=(side, side), num_heads=4, dim_head=16, **options)
+    return TimmLambdaLayer(channels, channels, feat_size=(side, side), num_heads=4, dim_head=16, **options)
 
 
 def lambda_networks_layer(channels: int, side: int, scope: int | None) -> nn.Module:
@@ -222,7 +221,8 @@ def time_networks(cases: dict[str, tuple[Callable[[], nn.Module], int]], batch: 
 
 
 def run_accelerated(rounds: int) -> pd.DataFrame:
-    """timm's LambdaResNet-26t at its own size of pictures, as it is and accelerated."""
+    """timm's LambdaResNet-26t at its own size of pictures: as it is, accelerated, and without its lambda layers, below which
+    no other layers get it."""
     spec = image_spec(256)
 
     def theirs() -> nn.Module:
@@ -230,7 +230,16 @@ def run_accelerated(rounds: int) -> pd.DataFrame:
         backbone.network = timm.create_model("lambda_resnet26t", num_classes=0, global_pool="")
         return backbone
 
-    rows = time_networks({"timm": (theirs, 256), "accelerated": (lambda: TimmLambdaResNet(spec), 256)}, BATCH, rounds)
+    def without() -> nn.Module:
+        backbone = theirs()
+        for module in list(backbone.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, TimmLambdaLayer):
+                    setattr(module, name, child.pool)
+        return backbone
+
+    networks = {"timm": theirs, "accelerated": lambda: TimmLambdaResNet(spec), "without lambda layers": without}
+    rows = time_networks({name: (make, 256) for name, make in networks.items()}, BATCH, rounds)
     for row in rows:
         row["ratio"] = row["forward_backward_s"] / rows[0]["forward_backward_s"]
     return save(rows, "lambda_accelerated")
