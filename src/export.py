@@ -35,7 +35,7 @@ each modality what the datamodule's `flatten` gives, in batches of the run's siz
 SUFFIXES = {"torch": ".pt2", "onnx": ".onnx", "weights": ".safetensors"}
 VARYING = ("values", "positions", "mask", "order")  # what of a byte array differs between batches
 RESAMPLES = 1000
-TOLERANCE = 1e-3  # of values, relative and absolute
+TOLERANCE = 1e-4  # of values, relative and absolute
 Tensors = dict[str, Tensor]
 
 
