@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import sys
@@ -88,7 +89,19 @@ def main(args: list[str] | None = None) -> list[Run]:
         prepare(table.prepare)
     suites = [(load_suite(path, options.add), scale) for path, scales in table.columns.items() for scale in scales]
     suites.sort(key=lambda pair: pair[1] != 1)  # what all columns have first
-    return [run for suite, scale in suites for run in run_suite(suite, options, scale)]
+    runs: list[Run] = []
+    failed = []
+    for suite, scale in suites:
+        try:
+            runs += run_suite(suite, options, scale)
+        except SystemExit as ended:
+            if ended.code != 1:  # a signal
+                raise
+            failed.append(suite.scaled(scale).name)  # its runs are told; the others need not wait
+    if failed:
+        print(f"runs failed in {', '.join(failed)}: see above", file=sys.stderr)
+        sys.exit(1)
+    return runs
 
 
 def run_suite(suite: Suite, options: Namespace, scale: float = 1.0) -> list[Run]:
@@ -174,7 +187,9 @@ def rehearsal(suite: Suite) -> Suite:
 
 def stress_works(suite: Suite, waves: list[list[Work]]) -> Iterator[Work]:
     """The runs to measure with damaged inputs, once the others have ended: one of every variant that learns."""
-    for work in (work for wave in waves for work in wave) if suite.stress else ():
+    if not suite.stress:
+        return
+    for work in itertools.chain.from_iterable(waves):
         folder = work.run.folder
         first = folder.name == f"seed{suite.seeds[0]}" and folder.parent.name not in suite.baselines
         if first and (folder / "checkpoints" / "last.ckpt").is_file() and not (folder / "stress_last.json").is_file():

@@ -12,10 +12,12 @@ import yaml
 from datamodules import ByteArrayDataModule
 from src import tasks
 from src.cli import ByteBenchCLI
+from src.suites.columns import read_table
 from src.suites.definition import Suite, Variant, load_suite
 from tests import support
 
 ROOT = Path(__file__).parent.parent
+TABLE = ROOT / "configs" / "suites" / "bytebench.yaml"
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 SUITES = [load_suite(path) for path in support.SUITES]
 VARIANTS = [pytest.param(s, variant, id=f"{s.name}-{variant.name}") for s in SUITES for variant in s.variants]
@@ -96,3 +98,15 @@ def test_variants_build_with_the_published_number_of_parameters(suite: Suite, va
 def test_no_two_configs_write_into_one_run_folder():
     folders = [(c["experiment"], c["cell"]) for c in (yaml.safe_load(path.read_text()) for path in CONFIGS)]
     assert len(folders) == len(set(folders))
+
+
+@pytest.mark.parametrize("path", sorted(read_table(TABLE).columns), ids=lambda path: path.stem)
+def test_networks_of_a_column_need_as_many_operations_up_to_half(path, tmp_path):
+    suite, found = load_suite(path), {}
+    for variant in suite.variants:
+        if "model" not in variant.overrides and variant.overrides.get("data.fold", 0) == 0:
+            given = variant.overrides.get("data.encodings") or variant.overrides.get("data.modalities") or []
+            operations = build(suite.options(variant, 0, tmp_path / "runs")).model.flops_per_example
+            found.setdefault(tuple(given), []).append(operations)
+    assert sum(map(len, found.values())) > 2
+    assert all(max(operations) <= 1.5 * min(operations) for operations in found.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import tarfile
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -32,7 +33,8 @@ def pack(path: Path, members: Iterable[tuple[str, Path]]) -> None:
 
 
 def unpack(path: Path, folder: Path) -> int:
-    """Writes the files of an archive that a folder lacks, in the archive's order; what the folder has is left as it is.
+    """Writes the files of an archive that a folder lacks, in the archive's order. What the folder has is left as it is, and
+    so are runs that were begun here: they have checkpoints.
 
     Returns:
         How many were written.
@@ -48,11 +50,11 @@ def unpack(path: Path, folder: Path) -> int:
                 if not member.isfile() or name.is_absolute() or ".." in name.parts:
                     raise UserError(f"{path}: {member.name!r} is no file inside of it: leave this archive out")
                 content, target = archive.extractfile(member), folder / name
-                if content is None or target.exists():
+                if content is None or target.exists() or (target.parent / "checkpoints").is_dir():
                     continue
                 target.parent.mkdir(parents=True, exist_ok=True)
                 write_file(target, content.read())
                 written += 1
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, lzma.LZMAError) as error:
         raise UserError(f"{path} cannot be read ({error}): restore it, or leave it out") from error
     return written

@@ -142,9 +142,13 @@ def test_an_archive_gives_back_what_is_missing_and_leaves_what_is_there(tmp_path
     (folder / "x" / "b").write_text("mine")
     assert unpack(archive, folder) == 1
     assert [(folder / "x" / name).read_text() for name in "ab"] == ["a" * 1000, "mine"]
-    archive.write_bytes(archive.read_bytes()[:100])
-    with pytest.raises(UserError, match="cannot be read"):
-        unpack(archive, tmp_path / "other")
+    (tmp_path / "begun" / "x" / "checkpoints").mkdir(parents=True)
+    assert unpack(archive, tmp_path / "begun") == 0  # a run of its own
+    whole = archive.read_bytes()
+    for damaged in (whole[:100], whole[:60] + bytes(8) + whole[68:], b"", b"no archive"):
+        archive.write_bytes(damaged)
+        with pytest.raises(UserError, match="cannot be read"):
+            unpack(archive, tmp_path / "other")
 
 
 @pytest.mark.parametrize(("name", "kind"), [("../a", tarfile.REGTYPE), ("/a", tarfile.REGTYPE), ("a", tarfile.SYMTYPE)])
@@ -161,3 +165,17 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused(tmp_path, name, kind
 def test_a_table_is_no_suite_and_names_its_columns(table):
     with pytest.raises(UserError, match=r"table\.yaml is a table of suites: name one of its columns, tiny$"):
         load_suite(table)
+
+
+@pytest.mark.parametrize(("code", "reached"), [(1, ["tiny", "tiny_x0.5"]), (130, ["tiny"])])
+def test_a_column_that_fails_does_not_stop_the_next_but_a_signal_does(table, monkeypatch, code, reached):
+    found = []
+
+    def run_suite(suite, options, scale):
+        found.append(suite.scaled(scale).name)
+        raise SystemExit(code)
+
+    monkeypatch.setattr(suite, "run_suite", run_suite)
+    with pytest.raises(SystemExit) as ended:
+        suite.main([str(table)])
+    assert (ended.value.code, found) == (code, reached)
