@@ -80,6 +80,11 @@ class Squares:
         freedom = None if self.seed_freedom is None else self.seed_freedom * (seeds - 1) / (self.seeds - 1)
         return replace(self, of_clusters=self.within + more, seeds=seeds, seed_freedom=freedom)
 
+    def with_clusters(self, clusters: Any) -> Squares:
+        """What is expected of tables with another number of clusters."""
+        more = np.maximum(self.of_seeds - self.within, 0) * clusters / self.clusters
+        return replace(self, of_seeds=self.within + more, clusters=clusters)
+
 
 def squares_of(table: np.ndarray) -> Squares:
     """Mean squares of tables (..., seeds, clusters), with at least two clusters."""

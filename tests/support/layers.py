@@ -27,7 +27,7 @@ LAYERS = (
     ("src.report", "src.pictures", "src.cli"),
     ("src.stress", "src.site"),
     ("src",),
-    ("src.benchmarks",),
+    ("src.benchmarks", "src.tables"),
 )
 LAYER = {room: number for number, layer in enumerate(LAYERS) for room in layer}
 
