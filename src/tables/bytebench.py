@@ -44,19 +44,19 @@ class Form:
 
 FORMS = (
     Form("bytebench_garments", "garments, pixels", baselines=("trivial_hog",)),
-    Form("bytebench_garments", "the same, each image in an order of its own", "own_order_"),
+    Form("bytebench_garments", "garments, own order of pixels", "own_order_"),
     Form("bytebench_icons", "icons, pixels", baselines=("trivial_hog",)),
-    Form("bytebench_icons", "the same, points of outlines", "outline_"),
-    Form("bytebench_icons", "the same, bytes of paths", "path_"),
+    Form("bytebench_icons", "icons, points of outlines", "outline_"),
+    Form("bytebench_icons", "icons, bytes of paths", "path_"),
     Form("bytebench_emoji", "emoji, picture and name"),
-    Form("bytebench_emoji", "the same, picture", "picture_", ("trivial_hog",)),
-    Form("bytebench_emoji", "the same, name", "name_", ("trivial_byte_n_grams",)),
+    Form("bytebench_emoji", "emoji, picture", "picture_", ("trivial_hog",)),
+    Form("bytebench_emoji", "emoji, name", "name_", ("trivial_byte_n_grams",)),
     Form("bytebench_languages", "languages, raw sound", baselines=("trivial_log_mel",)),
     Form("bytebench_furniture", "furniture, points", baselines=("trivial_shape",)),
     Form("bytebench_spoken", "spoken garments, video and sound"),
-    Form("bytebench_spoken", "the same, video", "video_"),
-    Form("bytebench_spoken", "the same, sound", "audio_"),
-    Form("bytebench_composed", "scenes, objects with masks"),
+    Form("bytebench_spoken", "spoken garments, video", "video_"),
+    Form("bytebench_spoken", "spoken garments, sound", "audio_"),
+    Form("bytebench_composed", "scenes, masks of digits"),
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..pictures.style import BLUE, GREEN, ORANGE, PURPLE, QUIET, SKY, VERMILLION, picture
 from .bytebench import ARCHITECTURES, Form, budgets, cells_of, difference, known_forms, load, metric_of, of_suite
@@ -76,9 +77,9 @@ def draw_dots(path: Path, title: str, dots: Callable[[Form], Dots], line: float 
         if line is not None:
             axes.axvline(line, color=QUIET, linewidth=0.8)
         axes.set_yticks(range(len(rows)), [form.title for form, _ in rows])
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(axis="x", alpha=0.25, linewidth=0.5)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.06), ncols=6, fontsize=7)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.35 / len(rows)), ncols=6, fontsize=7)
 
 
 def draw_budgets(path: Path) -> None:
@@ -90,16 +91,24 @@ def draw_budgets(path: Path) -> None:
         return
     columns = min(4, len(of_form))
     lines = -(-len(of_form) // columns)
-    with picture(path, 2.4 * columns, 2.1 * lines, "Quality against operations of training (forward passes)") as figure:
+    with picture(
+        path,
+        2.4 * columns,
+        2.1 * lines,
+        "Metric in percent against the operations of all forward passes of training, in units of 10¹²",
+    ) as figure:
         panels = figure.subplots(lines, columns, squeeze=False).flat
         for panel, (form, curves) in zip(panels, of_form.items(), strict=False):
             for name, rows in curves:
                 metric = metric_of(rows[0])
-                cost = [row["flops_per_example"] * row["training_samples"] for row in rows]
+                cost = [row["flops_per_example"] * row["training_samples"] / 1e12 for row in rows]
                 values, low, high = ([100 * row[metric + end] for row in rows] for end in ("", "_low", "_high"))
                 panel.plot(cost, values, "o-", color=COLOURS[name], markersize=3, label=ARCHITECTURES[name])
                 panel.fill_between(cost, low, high, color=COLOURS[name], alpha=0.12, linewidth=0)
             panel.set(title=form.title, xscale="log")
+            panel.xaxis.set(
+                major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}", minor_formatter=NullFormatter()
+            )
             panel.grid(alpha=0.25, linewidth=0.5)
         for panel in list(panels):
             panel.set_visible(False)

@@ -17,6 +17,7 @@ from src.runs.archive import pack, unpack
 from src.runs.folder import Run
 from src.suites.columns import read_table
 from src.suites.definition import load_suite
+from src.tables.collect import csv_files
 
 ROOT = Path(__file__).parents[3]
 SHARED = {
@@ -89,6 +90,16 @@ def test_one_command_tunes_trains_and_measures_and_its_archives_stand_for_the_ru
     for of_runs, of_archive in zip(*written, strict=True):
         pd.testing.assert_frame_equal(of_runs, of_archive)
     assert pd.read_csv("b.csv")["run"].str.startswith("tiny/tiny/").all()
+
+    for path, content in csv_files(Path("archive")).items():
+        path.write_bytes(content)
+    rows = {path.stem: pd.read_csv(path) for path in Path("archive").glob("*.csv")}
+    trials, cells = rows["trials"], rows["cells"].set_index(["experiment", "cell"])
+    assert trials[trials["chosen"]]["value"].tolist() == [pytest.approx(chosen["options"]["model.optimizer.lr"])]
+    assert trials["val"].notna().all()
+    assert cells["training_samples"].loc[[("tiny", "small"), ("tiny_x0.5", "small")]].tolist() == [8 * 64, 4 * 64]
+    assert rows["stress"]["experiment"].tolist() == ["tiny", "tiny_x0.5"]
+    assert rows["time"].groupby("kind")["runs"].sum().to_dict() == {"baseline": 4, "run": 4, "trial": 2}
 
 
 def test_a_rehearsal_has_few_seeds_and_trials_and_a_name_of_its_own(table):
