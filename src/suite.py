@@ -155,7 +155,7 @@ def run_suite(suite: Suite, options: Namespace, scale: float = 1.0) -> list[Run]
         freeze(suite, experiment)
         if options.on == "here":
             on_ending_signals(pass_on, pass_on)
-        for wave in [*waiting, stress_works(suite, waves)]:
+        for wave in [*waiting, stress_works(suite, waves) if scale == 1 else ()]:
             wave = list(wave)
             ended = (
                 run_on_ray(wave, options.cpus, options.gpus) if options.on == "ray" else run_here(wave, options.jobs)

@@ -20,7 +20,7 @@ from .media import encode_clip
 SIDE = 40
 SAMPLES = RATE * FRAMES // FPS
 CLASSES = tuple(f"see {name}" for name in FASHION_CLASSES) + tuple(f"hear {name}" for name in LANGUAGES.values())
-CLIPS = (6000, 500, 1000)  # train, val, test
+CLIPS = (6000, 500, 2000)  # train, val, test
 LICENCE = "Fashion-MNIST: MIT; prompts: CC BY 3.0 and CC BY-SA 3.0 (asterisk-core-sounds)"
 
 

@@ -67,6 +67,8 @@ CLAIMS = {
         "perceiver > trivial_hog": "so does a Perceiver",
         "perceiver_shifted > trivial_hog": "so does one whose training pictures are moved",
     },
+    "transfer": {"pretrained > random": "training on scenes of digits helps to find garments"},
+    "transfer_garments": {"pretrained > random": "training on other classes helps with few images"},
     "probe": {
         "probe > probe_random": "training on other classes helps a linear probe",
         "fine_tuned > from_random": "and the training of all weights",
@@ -105,7 +107,7 @@ def judged_over_seeds(name: str) -> pd.DataFrame:
     )
 
 
-TOP1 = {"top1": "top-1, %"}
+TOP1, FOUND = {"top1": "top-1, %"}, {"map_50": "box AP50, %", "segm_map_50": "mask AP50, %"}
 TABLES: dict[str, Callable[[], str]] = {
     "digits_ablations": suite("digits_ablations", TOP1),
     "permuted_fashion_mnist": suite("permuted_fashion_mnist", TOP1),
@@ -116,6 +118,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "icons": suite("icons", TOP1),
     "recipes": suite("recipes", TOP1),
     "probe": suite("probe", {"top1": "trained map, top-1, %", "ridge_top1": "closed form, top-1, %"}),
-    "composed": suite("composed", {"map_50": "box AP50, %", "segm_map_50": "mask AP50, %"}),
+    "composed_lambda": suite("composed_lambda", FOUND),
+    "transfer": suite("transfer", FOUND),
+    "transfer_garments": suite("transfer_garments", TOP1),
     **{f"claims_{name}": partial(claims, name) for name in CLAIMS},
 }

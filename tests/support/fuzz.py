@@ -172,7 +172,7 @@ def fit_input(folder: Path, run: Path, draw: random.Random) -> list[str]:
 def suite_input(folder: Path, run: Path, draw: random.Random) -> list[str]:
     (folder / "suites").mkdir()
     shutil.copy(DIGITS, folder / "digits_perceiver.yaml")
-    name = draw.choice(["digits_ablations", "composed", "probe", "permuted_fashion_mnist", "perceiver_table2"])
+    name = draw.choice(["digits_ablations", "composed_lambda", "probe", "permuted_fashion_mnist", "perceiver_table2"])
     shutil.copy(ROOT / "configs" / "suites" / f"{name}.yaml", folder / "suites")
     for config in (ROOT / "configs").glob("*.yaml"):
         shutil.copy(config, folder)

@@ -69,7 +69,7 @@ def test_one_command_tunes_trains_and_measures_and_its_archives_stand_for_the_ru
             )
     assert steps == {"tiny": 8, "tiny_x0.5": 4, "tiny_trials": 4}
     stressed = sorted(str(path.parent) for path in Path("runs").rglob("stress_last.json"))
-    assert stressed == ["runs/tiny/small/seed3", "runs/tiny_x0.5/small/seed3"]
+    assert stressed == ["runs/tiny/small/seed3"]
 
     kept = {path.name: path.read_bytes() for path in Path("archive").iterdir()}
     assert sorted(kept) == ["tiny.tar.xz", "tiny_x0.5.tar.xz"]
@@ -98,7 +98,7 @@ def test_one_command_tunes_trains_and_measures_and_its_archives_stand_for_the_ru
     assert trials[trials["chosen"]]["value"].tolist() == [pytest.approx(chosen["options"]["model.optimizer.lr"])]
     assert trials["val"].notna().all()
     assert cells["training_samples"].loc[[("tiny", "small"), ("tiny_x0.5", "small")]].tolist() == [8 * 64, 4 * 64]
-    assert rows["stress"]["experiment"].tolist() == ["tiny", "tiny_x0.5"]
+    assert rows["stress"]["experiment"].tolist() == ["tiny"]
     assert rows["time"].groupby("kind")["runs"].sum().to_dict() == {"baseline": 4, "run": 4, "trial": 2}
 
 
