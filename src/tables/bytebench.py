@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 
 import pandas as pd
 
@@ -65,7 +66,13 @@ def load(table: str) -> pd.DataFrame:
     path = results() / "bytebench" / f"{table}.csv"
     if not path.is_file():
         raise UserError(f"results/bytebench has no {table}.csv: `python -m src.tables` makes it from the archives")
-    return pd.read_csv(path, keep_default_na=True)
+    return read(path, path.stat().st_mtime_ns)
+
+
+@cache
+def read(path: Path, changed: int) -> pd.DataFrame:
+    """The content of a file that was last changed at this time."""
+    return pd.read_csv(path)
 
 
 def of_suite(frame: pd.DataFrame, suite: str) -> dict[str, dict]:
@@ -246,7 +253,7 @@ def cost_curves() -> str:
 
 def hours() -> str:
     """What the time was spent on."""
-    frame = load("time")
+    frame = load("time").copy()
     frame["experiment"] = frame["experiment"].str.removeprefix("bytebench_").str.partition("_x")[0]
     rows, kinds = [], {"trial": "tuning", "run": "training and test", "baseline": "baselines"}
     for name, found in [*frame.groupby("experiment", sort=False), ("all", frame)]:

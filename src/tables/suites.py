@@ -34,6 +34,17 @@ def suite_row(row: pd.Series, metrics: list[str]) -> list[str]:
     return [*columns, f"{row['parameters'] / 1e6:.2f} M"]
 
 
+def permuted() -> str:
+    """Of permuted_fashion_mnist: two models with pixels in order, and with each image's in an order of its own."""
+    cells = {row["cell"]: row for row in load_results("permuted_fashion_mnist", "_cells").to_dict("records")}
+    rows = []
+    for name, title in (("perceiver", "Perceiver"), ("resnet", "ResNet-18")):
+        pair = [cells[cell] for cell in (name, f"random_{name}")]
+        shown = [interval(row["top1"], row["top1_low"], row["top1_high"]) for row in pair]
+        rows.append([f"{title}, {pair[0]['parameters'] / 1e6:.1f} M parameters", *(f"{value} %" for value in shown)])
+    return markdown(["model", "pixels in order, top-1", "shuffled, top-1"], rows)
+
+
 # What results.md tells of each suite, as comparisons; see src/stats/claims.py
 CLAIMS = {
     "permuted_fashion_mnist": {
@@ -111,6 +122,7 @@ TOP1, FOUND = {"top1": "top-1, %"}, {"map_50": "box AP50, %", "segm_map_50": "ma
 TABLES: dict[str, Callable[[], str]] = {
     "digits_ablations": suite("digits_ablations", TOP1),
     "permuted_fashion_mnist": suite("permuted_fashion_mnist", TOP1),
+    "permuted": permuted,
     "garments_spoken": suite("garments_spoken", {"map": "mAP, %"}),
     "language_id": suite("language_id", TOP1),
     "furniture": suite("furniture", TOP1),
