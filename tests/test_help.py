@@ -34,7 +34,7 @@ PRELOAD = "src.suites.preload"  # changes how libraries are imported
 NAMES = ("evaluate", "suite", "tune", "compare", "submit", "reproduce", "export", "visualize", "benchmark")
 COMMANDS = {f"src.{name}": [] for name in NAMES} | {
     "src.fit": ["--config", DIGITS],
-    "src.tables": [],
+    "src.tables.__main__": [],
 }
 DEFAULT = re.compile(r"\(?default: [^)]*\)?")  # says nothing about the option itself
 
