@@ -118,7 +118,8 @@ def judged_over_seeds(name: str) -> pd.DataFrame:
     )
 
 
-TOP1, FOUND = {"top1": "top-1, %"}, {"map_50": "box AP50, %", "segm_map_50": "mask AP50, %"}
+TOP1 = {"top1": "top-1, %"}
+FOUND = {"map_50": "box AP50, %", "segm_map_50": "mask AP50, %", "segm_map": "mask AP, %"}
 TABLES: dict[str, Callable[[], str]] = {
     "digits_ablations": suite("digits_ablations", TOP1),
     "permuted_fashion_mnist": suite("permuted_fashion_mnist", TOP1),
