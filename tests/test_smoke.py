@@ -93,7 +93,7 @@ def trained_half(tiny, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("args", [pytest.param(args, id=name) for name, args in cases().items()])
 def test_two_steps_and_an_evaluation(args, tiny, tmp_path, request):
     more = []
-    of_half = ("probe/probe", "probe/fine_tuned")
+    of_half = ("probe/probe", "probe/fine_tuned", "transfer_garments/pretrained")
     if args[1] in of_half or args == ("--config", str(ROOT / "configs/fashion_mnist_probe.yaml")):
         more = ["--model.weights", str(request.getfixturevalue("trained_half"))]
     if args[1].startswith("transfer/"):  # the tiny scenes show digits, and nothing was trained on them
