@@ -200,7 +200,7 @@ def precision() -> str:
         shares = [f"{100 * found[name].mean():.0f} %" for name in ("from_seeds", "from_samples", "from_both")]
         take = "" if pd.isna(widest["it_would_take"]) else widest["it_would_take"]
         width = f"{100 * found['half_width'].median():.1f} ({100 * widest['half_width']:.1f})"
-        rows.append([suite.removeprefix("bytebench_"), width, *shares, f"{widest['clusters']}", take])
+        rows.append([str(suite).removeprefix("bytebench_"), width, *shares, f"{widest['clusters']}", take])
     header = ["data", "median (widest)", "from seeds", "from samples", "from both", "independent samples"]
     return markdown([*header, "1.5 points would take"], rows)
 
@@ -257,9 +257,11 @@ def hours() -> str:
     frame["experiment"] = frame["experiment"].str.removeprefix("bytebench_").str.partition("_x")[0]
     rows, kinds = [], {"trial": "tuning", "run": "training and test", "baseline": "baselines"}
     for name, found in [*frame.groupby("experiment", sort=False), ("all", frame)]:
-        of_kind = found.groupby("kind")[["runs", "seconds"]].sum()
+        of_kind = {
+            row["kind"]: row for row in found.groupby("kind").sum(numeric_only=True).reset_index().to_dict("records")
+        }
         shown = [
-            f"{of_kind.at[kind, 'runs']} in {of_kind.at[kind, 'seconds'] / 3600:.2f} h" if kind in of_kind.index else ""
+            f"{of_kind[kind]['runs']} in {of_kind[kind]['seconds'] / 3600:.2f} h" if kind in of_kind else ""
             for kind in kinds
         ]
         rows.append([name, *shown, f"{found['seconds'].sum() / 7200:.2f} h"])
