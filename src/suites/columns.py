@@ -1,7 +1,7 @@
 """A table of several suites: its file names them under `columns`, one for each data set.
 
   columns    suite to the budgets that it runs at, as shares of its own: [1] if left out. The first is tuned; the others have
-             its choices, and show what more training is worth
+             its choices, are not stressed, and show what more training is worth
   prepare    data sets that `python -m datamodules.prepare` writes first, where data/NAME is missing
 The other keys are those that its columns share by `inherit`.
 """

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -23,7 +22,7 @@ ARCHITECTURES = {
     "vit": "ViT",
     "lambda_resnet": "LambdaResNet",
 }
-TITLES = {"top1": "top-1", "map": "mAP", "segm_map_50": "mask AP50"}
+TITLES = {"top1": "top-1", "map": "mAP", "segm_map": "mask AP"}
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,13 @@ def load(table: str) -> pd.DataFrame:
 def read(path: Path, changed: int) -> pd.DataFrame:
     """The content of a file that was last changed at this time."""
     return pd.read_csv(path)
+
+
+def whole_budget(table: str) -> pd.DataFrame:
+    """The rows of a table that are of whole budgets, with a column `data`: the suite's name in short."""
+    frame = load(table)
+    names = frame["experiment"].str.removeprefix("bytebench_")
+    return frame.assign(data=names)[~names.str.contains(r"_x[0-9.]+$")]
 
 
 def of_suite(frame: pd.DataFrame, suite: str) -> dict[str, dict]:
@@ -163,16 +169,13 @@ def variants() -> str:
     """Every variant: its metric with an interval, costs, and what tuning chose."""
     trials, rows = load("trials"), []
     chosen = trials[trials["chosen"]].set_index(["experiment", "cell"])["value"]
-    for row in load("cells").to_dict("records"):
-        if re.search(r"_x[0-9.]+$", row["experiment"]):
-            continue
+    for row in whole_budget("cells").to_dict("records"):
         metric, place = metric_of(row), (row["experiment"], row["cell"])
         fold = (row["experiment"], f"{row['cell']}_fold0")
         rate = chosen.get(place, chosen.get(fold))
         found = interval(row[metric], row[f"{metric}_low"], row[f"{metric}_high"])
         costs = [millions(row["parameters"]), millions(row["flops_per_example"]), f"{row['wall_time_seconds']:.0f} s"]
-        name = row["experiment"].removeprefix("bytebench_")
-        rows.append([name, row["cell"], f"{row['seeds']}", found, *costs, "" if rate is None else f"{rate:.2g}"])
+        rows.append([row["data"], row["cell"], f"{row['seeds']}", found, *costs, "" if rate is None else f"{rate:.2g}"])
     return markdown(["data", "variant", "seeds", "%", "parameters", "operations", "a run", "rate"], rows)
 
 
@@ -183,38 +186,33 @@ def millions(value: float) -> str:
 def claims() -> str:
     """What became of the claims that were written down before the runs."""
     rows = []
-    for row in load("claims").to_dict("records"):
-        if not re.search(r"_x[0-9.]+$", row["experiment"]):
-            gap = interval(row["difference"], row["difference_low"], row["difference_high"], "+")
-            name = row["experiment"].removeprefix("bytebench_")
-            rows.append([name, f"`{row['claim']}`", gap, f"**{row['verdict']}**"])
+    for row in whole_budget("claims").to_dict("records"):
+        gap = interval(row["difference"], row["difference_low"], row["difference_high"], "+")
+        rows.append([row["data"], f"`{row['claim']}`", gap, f"**{row['verdict']}**"])
     return markdown(["data", "claim", "difference in points", "verdict"], rows)
 
 
 def precision() -> str:
     """Half of the intervals of differences from the reference, over the variants of a suite."""
-    frame, rows = load("precision"), []
-    frame = frame[~frame["experiment"].str.contains(r"_x[0-9.]+$")]
-    for suite, found in frame.groupby("experiment", sort=False):
+    rows = []
+    for data, found in whole_budget("precision").groupby("data", sort=False):
         widest = found.loc[found["half_width"].idxmax()]
         shares = [f"{100 * found[name].mean():.0f} %" for name in ("from_seeds", "from_samples", "from_both")]
         take = "" if pd.isna(widest["it_would_take"]) else widest["it_would_take"]
         width = f"{100 * found['half_width'].median():.1f} ({100 * widest['half_width']:.1f})"
-        rows.append([str(suite).removeprefix("bytebench_"), width, *shares, f"{widest['clusters']}", take])
+        rows.append([data, width, *shares, widest["clusters"] or "", take])
     header = ["data", "median (widest)", "from seeds", "from samples", "from both", "independent samples"]
     return markdown([*header, "1.5 points would take"], rows)
 
 
 def stress() -> str:
     """Damaged inputs and calibration of every variant."""
-    frame, rows = load("stress"), []
-    frame = frame[~frame["experiment"].str.contains(r"_x[0-9.]+$")]
-    for row in frame.to_dict("records"):
+    rows = []
+    for row in whole_budget("stress").to_dict("records"):
         shown = [percent(row["clean"]), percent(row["hardest"])]
         worst = "" if pd.isna(row["worst"]) else f"{percent(row['worst'])} ({row['worst_damage']})"
         ece = [percent(row.get(name)) for name in ("ece_clean", "ece_scaled")]
-        name = row["experiment"].removeprefix("bytebench_")
-        rows.append([name, row["cell"], *shown, worst, percent(row["least_missing"]), *ece])
+        rows.append([row["data"], row["cell"], *shown, worst, percent(row["least_missing"]), *ece])
     header = ["data", "variant", "clean", "hardest, mean", "worst", "without a modality"]
     return markdown([*header, "calibration error", "with temperature"], rows)
 
@@ -268,17 +266,6 @@ def hours() -> str:
     return markdown(["data", *kinds.values(), "on two cores"], rows)
 
 
-def figure(data: str, name: str, what: str) -> str:
-    """A word of a sentence: the mean of a variant in percent, or `difference` from another, in points."""
-    form = next(form for form in FORMS if data == form.suite.removeprefix("bytebench_"))
-    if what == "mean":
-        row = of_suite(load("cells"), form.suite)[name]
-        return f"{100 * row[metric_of(row)]:.1f}"
-    found = difference(Form(form.suite, ""), name, what)
-    assert found is not None
-    return interval(found["difference"], found["difference_low"], found["difference_high"], "+")
-
-
 TABLES: dict[str, Callable[[], str]] = {
     "bytebench": matrix,
     "bytebench_differences": differences,
@@ -288,5 +275,4 @@ TABLES: dict[str, Callable[[], str]] = {
     "bytebench_stress": stress,
     "bytebench_budgets": cost_curves,
     "bytebench_hours": hours,
-    "own_order_resnet_loses": partial(figure, "garments", "resnet", "own_order_resnet"),
 }

@@ -48,8 +48,10 @@ def frames(name: str, runs_dir: Path) -> dict[str, pd.DataFrame]:
     compared = {"pairs": comparison.pairs_frame(), "claims": comparison.claims_frame()}
     for frame in compared.values():
         frame.insert(0, "experiment", name)
+    measured = runs_frame(runs).drop(columns="data")
+    where = measured.pop("run").map({record.folder: record.hardware for record in comparison.records})
     return {
-        "runs": runs_frame(runs).drop(columns=["data", "run"]).assign(hardware=[hardware(run) for run in runs]),
+        "runs": measured.assign(hardware=where),
         "cells": comparison.frame(),
         **compared,
         "precision": pd.DataFrame(precision(name, comparison)),
@@ -57,11 +59,6 @@ def frames(name: str, runs_dir: Path) -> dict[str, pd.DataFrame]:
         "trials": pd.DataFrame(tuned(name, runs_dir / TRIALS.format(name))),
         "time": pd.DataFrame(spent(name, runs, trials)),
     }
-
-
-def hardware(run: Run) -> str:
-    where = run.read("environment.json")
-    return f"{' + '.join(where['gpus']) or where['cpu']}, {where['threads']} threads"
 
 
 def precision(name: str, comparison: Comparison) -> Iterator[dict[str, Any]]:
